@@ -1,0 +1,77 @@
+//! Every bound in the pipeline, with its reason (invariant I7), and the proofs that they fit each other.
+
+/// The version of rules and formats that this build computes by.
+pub const RULES_VERSION: u16 = 1;
+
+/// Partitions at most: five logs each, and JetStream manages a few hundred logs well.
+pub const PARTITIONS_MAX: u16 = 64;
+
+/// A batch's body at most (contract, section 2).
+pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+/// Wagers of a batch at most (contract, section 2).
+pub const BATCH_WAGERS_MAX: usize = 500;
+/// Entries of `hits` of a batch at most (contract, section 2).
+pub const BATCH_HITS_MAX: usize = 64;
+/// Entries of `hits` of a wager at most (contract, section 1).
+pub const WAGER_HITS_MAX: usize = 16;
+/// Pools that one wager takes part in at most (contract, section 4).
+pub const WAGER_POOLS_MAX: usize = 8;
+/// Levels of a pool at most (contract, section 4).
+pub const POOL_LEVELS_MAX: usize = 8;
+/// Levels in all at most (contract, section 4).
+pub const LEVELS_MAX: usize = 1_024;
+/// Games in all at most (contract, section 4).
+pub const GAMES_MAX: usize = 2_000;
+/// Pairs of operator and jurisdiction at most (contract, section 4).
+pub const OPERATOR_JURISDICTIONS_MAX: usize = 2_000;
+
+/// Wagers of a frame at most: what a frame becomes in every later stage must fit one message.
+pub const FRAME_WAGERS_MAX: usize = 1_024;
+/// Hits of a frame at most: each becomes up to half a kilobyte of a commit.
+pub const FRAME_HITS_MAX: usize = 256;
+/// Ingress messages of a frame at most: each may be a refusal with its detail.
+pub const FRAME_BATCHES_MAX: usize = 1_024;
+/// Bytes of a validated frame beyond which no further batch is taken in.
+pub const FRAME_BYTES_MAX: usize = 512 * 1024;
+/// A message at most: the broker's default `max_payload`, less room for headers.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 - 1024;
+
+/// A refusal's detail at most, in bytes of UTF-8.
+pub const DETAIL_BYTES_MAX: usize = 300;
+
+/// Appends of a lane in flight at most: more gained nothing (nats-facts).
+pub const APPENDS_IN_FLIGHT_MAX: usize = 16;
+/// Their bytes at most.
+pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
+/// Bytes that a reader asks for ahead.
+pub const READ_AHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// Messages that a reader asks for ahead.
+pub const READ_AHEAD_MESSAGES: usize = 4_096;
+/// Messages of one atomic batch at most; the broker's own limit is 1,000.
+pub const ATOMIC_BATCH_MAX: usize = 500;
+
+/// How far below the highest accepted batch a source's window reaches (contract, section 3).
+pub const SEQUENCE_WINDOW: u64 = 1_024;
+/// How far above it a batch may jump (contract, section 3).
+pub const SEQUENCE_JUMP_MAX: u64 = 1_000_000;
+/// Batches of a source whose content is remembered (contract, section 3).
+pub const CONTENTS_REMEMBERED: usize = 16;
+/// How far below the highest accepted interaction a session's window reaches (contract, section 3).
+pub const INTERACTION_WINDOW: u64 = 64;
+/// How long a session is remembered after its last wager, in milliseconds of the broker's time.
+pub const SESSION_IDLE_MAX_MS: i64 = 12 * 3_600 * 1_000;
+/// Sessions remembered per source at most (contract, section 3).
+pub const SESSIONS_PER_SOURCE_MAX: usize = 1_000_000;
+/// How far `occurred_at` may lie after the broker's receive time, in milliseconds (contract, section 3).
+pub const FUTURE_MAX_MS: i64 = 5_000;
+
+/// Levels and hits of a commit, in bytes, beyond which it takes no further frame (contract, section 5).
+pub const COMMIT_CHANGES_BYTES: usize = 384 * 1024;
+/// A commit at most: windows that would make it larger close in the next ones (contract, section 5).
+pub const COMMIT_BYTES_MAX: usize = 768 * 1024;
+
+const _: () = assert!(FRAME_BYTES_MAX + BATCH_BYTES_MAX <= MESSAGE_BYTES_MAX + 1024);
+const _: () = assert!(BATCH_WAGERS_MAX <= FRAME_WAGERS_MAX, "a frame must be able to hold any one batch");
+const _: () = assert!(BATCH_HITS_MAX <= FRAME_HITS_MAX, "a frame must be able to hold any one batch");
+const _: () = assert!(COMMIT_CHANGES_BYTES < COMMIT_BYTES_MAX && COMMIT_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(FRAME_WAGERS_MAX * (DETAIL_BYTES_MAX + 16) < MESSAGE_BYTES_MAX, "all refused must fit");

@@ -1,0 +1,76 @@
+//! What a stage is: a deterministic function from one log to another, frame by frame (design, section 9).
+//! No `async`, no clock, no randomness and no I/O in a stage; [`crate::lane`] drives it.
+
+use bytes::Bytes;
+
+use crate::frame::{Body, Frame, Header};
+use crate::refusal::StageName;
+use crate::terms::Terms;
+use crate::topology::Lane;
+
+/// A stage of one partition: frame *n* of its input gives frame *n* of each of its outputs.
+pub trait Stage {
+    /// Which stage it is.
+    const NAME: StageName;
+    /// The lane it reads.
+    const INPUT: Lane;
+    /// The lanes it writes, in the order of the messages that [`Outcome::encode`] gives.
+    const OUTPUTS: &'static [Lane];
+    /// What it reads.
+    type Input: Body;
+    /// What it makes of a frame.
+    type Output: Outcome;
+
+    /// Terms to compute under from the next frame on. Called before the first frame, and whenever a frame names
+    /// another revision than the one before; revisions only grow.
+    fn learn(&mut self, terms: &Terms);
+
+    /// Takes back the state that the last message of its own output holds; `None` where the output is empty.
+    /// For a stage without state there is nothing to do.
+    fn restore(&mut self, _last: Option<&[u8]>) -> Result<(), Contradiction> {
+        Ok(())
+    }
+
+    /// Computes one frame.
+    fn process(&mut self, frame: Frame<Self::Input>) -> Result<Self::Output, Contradiction>;
+}
+
+/// What a stage made of a frame.
+pub trait Outcome {
+    /// One message per output lane; `headers` are those of the frames, in the same order.
+    fn encode(&self, headers: &[Header]) -> Vec<Bytes>;
+
+    /// How many wagers go on to the next stage.
+    fn wagers_out(&self) -> u64;
+
+    /// What to publish before the frame is appended, in order; see [`Publication`].
+    fn publications(&self) -> &[Publication] {
+        &[]
+    }
+}
+
+/// A message to the outside that belongs to a frame, and is published once, before the frame is appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Where.
+    pub subject: String,
+    /// The place in log order that tells, of the last message on a subject, whether this one is there already.
+    pub place: Place,
+    /// What.
+    pub payload: Bytes,
+}
+
+/// The place of a publication in its partition: the frame, then its number in the frame, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The frame.
+    pub frame: u64,
+    /// The number in the frame.
+    pub number: u32,
+}
+
+/// Two logs, or a log and the rules, contradict each other (invariant I9): the partition stops and says so.
+/// One sentence that says what is wrong and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Contradiction(pub String);

@@ -1,0 +1,199 @@
+//! Every subject and stream name, printed and parsed in one place (contract, sections 2, 3 and 5).
+//! How streams are set up on a server is in `log::jetstream`; here are only their names.
+
+use crate::refusal::StageName;
+
+/// The shared ingress stream.
+pub const WAGERS: &str = "wagers";
+/// The record of what the ledger did.
+pub const COMMITS: &str = "commits";
+/// View: the state of each level.
+pub const TOTALS: &str = "totals";
+/// View: closed windows.
+pub const WINDOWS: &str = "windows";
+/// View: hits.
+pub const HITS: &str = "hits";
+/// Refusals, as the audit publishes them.
+pub const REFUSALS: &str = "refusals";
+/// View: what has become of each source's batches.
+pub const SOURCES: &str = "sources";
+/// Terms: documents and claimed revisions.
+pub const TERMS: &str = "terms";
+
+/// The streams of a lane: one of each per partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// validate → geofence: the spine.
+    Validated,
+    /// geofence → allocate.
+    Geofenced,
+    /// allocate → audit.
+    Allocations,
+    /// allocate → aggregate.
+    Contributions,
+    /// audit's record.
+    Audit,
+}
+
+impl Lane {
+    /// All of them, in the order of the flow.
+    pub const ALL: [Self; 5] =
+        [Self::Validated, Self::Geofenced, Self::Allocations, Self::Contributions, Self::Audit];
+
+    /// The first word of its streams and subjects.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Validated => "validated",
+            Self::Geofenced => "geofenced",
+            Self::Allocations => "allocations",
+            Self::Contributions => "contributions",
+            Self::Audit => "audit",
+        }
+    }
+
+    /// The stream of a partition: `validated-0`.
+    pub fn stream(self, partition: u16) -> String {
+        format!("{}-{partition}", self.as_str())
+    }
+
+    /// The one subject of that stream: `validated.0`.
+    pub fn subject(self, partition: u16) -> String {
+        format!("{}.{partition}", self.as_str())
+    }
+
+    /// The stage that writes it.
+    pub fn writer(self) -> StageName {
+        match self {
+            Self::Validated => StageName::Validate,
+            Self::Geofenced => StageName::Geofence,
+            Self::Allocations | Self::Contributions => StageName::Allocate,
+            Self::Audit => StageName::Audit,
+        }
+    }
+}
+
+/// What a subject of the ingress stream is, as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IngressSubject<'a> {
+    /// `lane.<p>.<operator>.<source>`: a wager batch.
+    Batch {
+        /// The operator in the subject.
+        operator: &'a str,
+        /// The source in the subject.
+        source: &'a str,
+    },
+    /// `lane.<p>.terms`: an activation marker.
+    Terms,
+}
+
+impl<'a> IngressSubject<'a> {
+    /// Reads a stored subject of the ingress stream.
+    pub fn parse(subject: &'a str) -> Option<Self> {
+        let mut words = subject.split('.');
+        if words.next() != Some("lane") {
+            return None;
+        }
+        words.next()?.parse::<u16>().ok()?;
+        match (words.next()?, words.next(), words.next()) {
+            ("terms", None, None) => Some(Self::Terms),
+            (operator, Some(source), None) => Some(Self::Batch { operator, source }),
+            _ => None,
+        }
+    }
+}
+
+/// Where a producer publishes: `wagers.<operator>.<source>`.
+pub fn wagers(operator: &str, source: &str) -> String {
+    format!("{WAGERS}.{operator}.{source}")
+}
+
+/// All of a partition's ingress, batches and markers: `lane.<p>.>`.
+pub fn ingress_filter(partition: u16) -> String {
+    format!("lane.{partition}.>")
+}
+
+/// A partition's batches alone: `lane.<p>.*.*`.
+pub fn batches_filter(partition: u16) -> String {
+    format!("lane.{partition}.*.*")
+}
+
+/// Where a partition's activation markers are: `lane.<p>.terms`.
+pub fn terms_marker(partition: u16) -> String {
+    format!("lane.{partition}.terms")
+}
+
+/// The plain subject on which a partition's validate says that it is idle: `idle.<p>`.
+pub fn idle(partition: u16) -> String {
+    format!("idle.{partition}")
+}
+
+/// All idle notices.
+pub const IDLE_ALL: &str = "idle.*";
+
+/// `totals.<pool>.<level>`.
+pub fn totals(pool: &str, level: &str) -> String {
+    format!("{TOTALS}.{pool}.{level}")
+}
+
+/// `windows.<seconds>.<pool>.<level>`.
+pub fn windows(seconds: u32, pool: &str, level: &str) -> String {
+    format!("{WINDOWS}.{seconds}.{pool}.{level}")
+}
+
+/// `hits.<pool>.<level>`.
+pub fn hits(pool: &str, level: &str) -> String {
+    format!("{HITS}.{pool}.{level}")
+}
+
+/// `refusals.<operator>.<source>`, of the subject that the batch came on.
+pub fn refusals(operator: &str, source: &str) -> String {
+    format!("{REFUSALS}.{operator}.{source}")
+}
+
+/// `terms.revision.<n>`: the claim of a revision's number.
+pub fn terms_revision(revision: u64) -> String {
+    format!("{TERMS}.revision.{revision}")
+}
+
+/// `terms.document.<digest>.<part>`: a part of a document.
+pub fn terms_document(digest: &crate::digest::Digest, part: usize) -> String {
+    format!("{TERMS}.document.{digest}.{part}")
+}
+
+/// Whether a subject, word by word, fits a filter with `*` and `>`.
+pub fn fits(subject: &str, filter: &str) -> bool {
+    let (mut words, mut wanted) = (subject.split('.'), filter.split('.'));
+    loop {
+        match (words.next(), wanted.next()) {
+            (Some(_), Some(">")) | (None, None) => return true,
+            (Some(word), Some(want)) if want == "*" || want == word => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ingress_subjects_are_told_apart() {
+        let check = |subject, expect| assert_eq!(IngressSubject::parse(subject), expect, "{subject}");
+        check("lane.0.terms", Some(IngressSubject::Terms));
+        check("lane.3.acme.eu1", Some(IngressSubject::Batch { operator: "acme", source: "eu1" }));
+        check("lane.3.terms.eu1", Some(IngressSubject::Batch { operator: "terms", source: "eu1" }));
+        check("lane.x.terms", None);
+        check("lane.3.acme", None);
+        check("lane.3.acme.a.b", None);
+        check("wagers.acme.eu1", None);
+    }
+
+    #[test]
+    fn filters_fit_as_the_broker_does_it() {
+        assert!(fits("lane.0.terms", "lane.0.>"));
+        assert!(fits("lane.0.a.b", "lane.0.*.*"));
+        assert!(!fits("lane.0.terms", "lane.0.*.*"));
+        assert!(!fits("lane.0", "lane.0.>"));
+        assert!(fits("a", "a") && !fits("a.b", "a"));
+    }
+}
