@@ -36,6 +36,12 @@ pub enum Kind {
     Audited = 5,
 }
 
+impl Kind {
+    /// All of them, in the order of the flow.
+    pub const ALL: [Self; 5] =
+        [Self::Validated, Self::Geofenced, Self::Allocations, Self::Contributions, Self::Audited];
+}
+
 /// Up to where a partition's ingress has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ingress {
@@ -153,9 +159,20 @@ impl Header {
         })
     }
 
-    /// Reads the header alone of a frame of any kind `B`; the body is not looked at.
+    /// Reads the header alone of a frame that holds a `B`; the body is not looked at.
     pub fn peek<B: Body>(message: &[u8]) -> Result<Self, CodecError> {
         Self::decode(B::KIND, &mut Reader::new(message))
+    }
+
+    /// Reads the header alone of a frame of any kind.
+    pub fn peek_any(message: &[u8]) -> Result<Self, CodecError> {
+        let kind =
+            message.get(MAGIC.len()).and_then(|&byte| Kind::ALL.into_iter().find(|kind| *kind as u8 == byte));
+        let mut reader = Reader::new(message);
+        match kind {
+            Some(kind) => Self::decode(kind, &mut reader),
+            None => Err(reader.fault("kind", "this is no frame of a known kind")),
+        }
     }
 
     /// The header of the frame that a stage makes from this one: the same place, its own chain.

@@ -8,20 +8,34 @@
 //! | [`terms`] | what is computed: the document, and its revisions in the log |
 //! | [`log`] | the port to the broker, its two implementations and the faults of a network |
 //! | [`stage`] | what a stage is: a function from frame to frame |
+//! | [`lane`], [`runner`] | drives a stage: the first decides, the second awaits |
+//! | [`recovery`] | the one recovery path |
+//! | [`publication`] | what belongs to a frame and goes to the outside |
+//! | [`health`], [`metrics`], [`admin`], [`telemetry`] | what a process says of itself |
+//! | [`settings`] | flags and environment |
 //! | [`record`] | the messages that leave the pipeline |
 //! | [`topology`] | every subject and stream name |
 //! | [`limits`] | every bound, with its reason |
 
+pub mod admin;
 pub mod codec;
 pub mod digest;
 pub mod frame;
+pub mod health;
+pub mod lane;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod money;
 pub mod names;
+pub mod publication;
 pub mod record;
+pub mod recovery;
 pub mod refusal;
+pub mod runner;
+pub mod settings;
 pub mod stage;
+pub mod telemetry;
 pub mod terms;
 pub mod time;
 pub mod topology;

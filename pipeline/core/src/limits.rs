@@ -47,6 +47,10 @@ pub const APPEND_BYTES_IN_FLIGHT_MAX: usize = 8 * 1024 * 1024;
 pub const READ_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 /// Messages that a reader asks for ahead.
 pub const READ_AHEAD_MESSAGES: usize = 4_096;
+/// Subjects whose last message a publisher remembers; beyond, it forgets all and asks again.
+pub const SUBJECTS_REMEMBERED: usize = 20_000;
+/// Revisions of the terms that a process keeps: partitions run at most a few at a time.
+pub const TERMS_REMEMBERED: usize = 16;
 /// Messages of one atomic batch at most; the broker's own limit is 1,000.
 pub const ATOMIC_BATCH_MAX: usize = 500;
 

@@ -120,6 +120,17 @@ closed_set! {
     }
 }
 
+impl Reason {
+    /// The stage that refuses for this reason.
+    pub fn stage(self) -> StageName {
+        match self {
+            reason if reason <= Self::DuplicateInteraction => StageName::Validate,
+            reason if reason <= Self::JurisdictionBlocked => StageName::Geofence,
+            _ => StageName::Allocate,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

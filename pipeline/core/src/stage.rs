@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::frame::{Body, Frame, Header};
-use crate::refusal::StageName;
+use crate::refusal::{Reason, StageName};
 use crate::terms::Terms;
 use crate::topology::Lane;
 
@@ -40,12 +40,35 @@ pub trait Outcome {
     /// One message per output lane; `headers` are those of the frames, in the same order.
     fn encode(&self, headers: &[Header]) -> Vec<Bytes>;
 
-    /// How many wagers go on to the next stage.
-    fn wagers_out(&self) -> u64;
+    /// What the frame did, for the metrics.
+    fn tally(&self) -> Tally;
 
     /// What to publish before the frame is appended, in order; see [`Publication`].
     fn publications(&self) -> &[Publication] {
         &[]
+    }
+}
+
+/// What one frame did, for the metrics (contract, section 6).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Ingress messages judged; by validate alone.
+    pub batches_in: u64,
+    /// Wagers judged, those of batches refused whole left out.
+    pub wagers_in: u64,
+    /// Wagers that go on to the next stage; 0 for the last two.
+    pub wagers_out: u64,
+    /// What this stage refused.
+    pub refused: Vec<(Reason, u64)>,
+}
+
+impl Tally {
+    /// Counts one refusal.
+    pub fn refuse(&mut self, reason: Reason) {
+        match self.refused.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.refused.push((reason, 1)),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! The document is the type; how revisions are kept in the log is in [`store`].
 //! What a stage needs of them it compiles for itself.
 
+pub mod cache;
 pub mod store;
 
 use std::collections::BTreeSet;
@@ -201,6 +202,23 @@ impl Terms {
         reader.end().map_err(|error| vec![Fault { place: ".".into(), what: error.to_string() }])?;
         let faults = terms.faults();
         if faults.is_empty() { Ok(terms) } else { Err(faults) }
+    }
+
+    /// What is in force before any terms were applied: revision 0, which knows nobody.
+    pub fn none() -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            revision: 0,
+            jurisdictions: Vec::new(),
+            operators: Vec::new(),
+            sources: Vec::new(),
+            games: Vec::new(),
+            exchange_rates: Vec::new(),
+            pools: Vec::new(),
+            author: None,
+            authorizer: None,
+            reason: None,
+        }
     }
 
     /// The document as it is kept: canonical JSON, the same bytes for the same terms.

@@ -1,0 +1,75 @@
+//! What a process says of itself: alive, ready, and why a partition stopped. Written by runners, read by
+//! [`crate::admin`]. A process is ready when every partition that it runs is, and none has stopped.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a partition's runner is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Not yet at work: reading back what the log holds.
+    Starting,
+    /// At work.
+    Running,
+    /// Another process is at work on this partition.
+    StandingBy,
+    /// It cannot go on for now, and keeps trying: what is in the way.
+    Trying(String),
+    /// It will not go on until somebody looks: one sentence that says what is wrong and what to do.
+    Stopped(String),
+}
+
+/// The conditions of a process's partitions (and views). Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    parts: Arc<Mutex<BTreeMap<String, Condition>>>,
+}
+
+impl Health {
+    /// Sets the condition of a part: `partition 3`, `view hits`.
+    pub fn set(&self, part: &str, condition: Condition) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.insert(part.to_owned(), condition);
+    }
+
+    /// All parts and their conditions.
+    pub fn parts(&self) -> Vec<(String, Condition)> {
+        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().map(|(part, condition)| (part.clone(), condition.clone())).collect()
+    }
+
+    /// `Ok` when ready, otherwise a line per part that is not.
+    pub fn ready(&self) -> Result<(), String> {
+        let parts = self.parts();
+        let lines: Vec<_> = parts
+            .iter()
+            .filter_map(|(part, condition)| match condition {
+                Condition::Running | Condition::StandingBy => None,
+                Condition::Starting => Some(format!("{part}: starting")),
+                Condition::Trying(what) => Some(format!("{part}: {what}")),
+                Condition::Stopped(what) => Some(format!("{part} stopped: {what}")),
+            })
+            .collect();
+        match (parts.is_empty(), lines.is_empty()) {
+            (true, _) => Err("starting".into()),
+            (false, true) => Ok(()),
+            (false, false) => Err(lines.join("\n")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_stopped_part_is_enough() {
+        let health = Health::default();
+        assert_eq!(health.ready(), Err("starting".into()));
+        health.set("partition 0", Condition::Running);
+        health.set("partition 1", Condition::StandingBy);
+        assert_eq!(health.ready(), Ok(()));
+        health.set("partition 1", Condition::Stopped("look".into()));
+        assert_eq!(health.ready(), Err("partition 1 stopped: look".into()));
+    }
+}

@@ -1,0 +1,141 @@
+//! The metrics that every stage has (contract, section 6, and the README): handles with verbs over a registry
+//! of the process's own. Labels come from closed sets, never from data.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::recovery::Trouble;
+use crate::refusal::{Reason, StageName};
+use crate::stage::Tally;
+
+/// The metrics of one stage process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    wagers_in: IntCounter,
+    wagers_out: IntCounter,
+    batches_in: IntCounter,
+    refusals: IntCounterVec,
+    frames: IntCounterVec,
+    recoveries: IntCounterVec,
+    position: IntGaugeVec,
+    stopped: IntGaugeVec,
+    append_seconds: Histogram,
+}
+
+impl Metrics {
+    /// Registers everything, at zero, with the constant label `stage`.
+    pub fn new(stage: StageName) -> Self {
+        let registry = Registry::new();
+        let opts = |name: &str, help: &str| Opts::new(name, help).const_label("stage", stage.as_str());
+        let counter = |name, help| register(&registry, IntCounter::with_opts(opts(name, help)));
+        let counters =
+            |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(opts(name, help), labels));
+        let gauges =
+            |name, help, labels: &[&str]| register(&registry, IntGaugeVec::new(opts(name, help), labels));
+        let metrics = Self {
+            wagers_in: counter(
+                "jackpot_wagers_in_total",
+                "Wagers judged, those of batches refused whole left out.",
+            ),
+            wagers_out: counter("jackpot_wagers_out_total", "Wagers handed on to the next stage."),
+            batches_in: counter(
+                "jackpot_batches_in_total",
+                "Ingress batches judged; counted by validate alone.",
+            ),
+            refusals: counters("jackpot_refusals_total", "Refusals of this stage, by reason.", &["reason"]),
+            frames: counters("jackpot_frames_total", "Frames (aggregate: commits) appended.", &["partition"]),
+            recoveries: counters(
+                "jackpot_recoveries_total",
+                "Times the recovery path was taken, by cause.",
+                &["cause"],
+            ),
+            position: gauges(
+                "jackpot_position_frames",
+                "The last frame appended or consumed.",
+                &["partition"],
+            ),
+            stopped: gauges(
+                "jackpot_partition_stopped",
+                "1 where a partition stopped until somebody looks.",
+                &["partition"],
+            ),
+            append_seconds: register(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "jackpot_append_seconds",
+                        "From sending an append to its acknowledgement.",
+                    )
+                    .const_label("stage", stage.as_str())
+                    .buckets(vec![
+                        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+                    ]),
+                ),
+            ),
+            registry,
+        };
+        let build = opts("jackpot_build_info", "Always 1; the version is a label.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        register(&metrics.registry, prometheus::IntGauge::with_opts(build)).set(1);
+        for reason in Reason::ALL.iter().filter(|reason| reason.stage() == stage) {
+            metrics.refusals.with_label_values(&[reason.as_str()]);
+        }
+        for cause in ["fenced", "full", "transient", "contradiction"] {
+            metrics.recoveries.with_label_values(&[cause]);
+        }
+        metrics
+    }
+
+    /// The registry, for what a single stage has beyond the common set.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// A frame of this process's own is stored.
+    pub fn appended(&self, partition: &str, frame: u64, tally: &Tally) {
+        self.wagers_in.inc_by(tally.wagers_in);
+        self.wagers_out.inc_by(tally.wagers_out);
+        self.batches_in.inc_by(tally.batches_in);
+        for &(reason, count) in &tally.refused {
+            self.refusals.with_label_values(&[reason.as_str()]).inc_by(count);
+        }
+        self.frames.with_label_values(&[partition]).inc();
+        self.at(partition, frame);
+    }
+
+    /// Where a partition stands.
+    pub fn at(&self, partition: &str, frame: u64) {
+        self.position.with_label_values(&[partition]).set(i64::try_from(frame).unwrap_or(i64::MAX));
+    }
+
+    /// An append was acknowledged after so long.
+    pub fn acknowledged(&self, after: std::time::Duration) {
+        self.append_seconds.observe(after.as_secs_f64());
+    }
+
+    /// The recovery path is taken.
+    pub fn recovering(&self, trouble: &Trouble) {
+        self.recoveries.with_label_values(&[trouble.kind()]).inc();
+    }
+
+    /// A partition is at work, or stopped until somebody looks.
+    pub fn stopped(&self, partition: &str, stopped: bool) {
+        self.stopped.with_label_values(&[partition]).set(i64::from(stopped));
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
+    let collector = made.expect("the names of metrics are valid");
+    registry.register(Box::new(collector.clone())).expect("the names of metrics are unique");
+    collector
+}

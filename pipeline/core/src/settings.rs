@@ -1,0 +1,166 @@
+//! Settings, from flags or the environment, parsed once. All mistakes are reported together, and lead to exit
+//! code 78: no restart will mend them. Nothing that names a place has a default.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits;
+use crate::telemetry::LogFormat;
+
+/// The exit code for settings that no restart will mend (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+/// The exit code after a drain on SIGTERM: a Kubernetes Job counts 0 as complete (operations, trap 1).
+pub const EXIT_DRAINED: u8 = 143;
+
+/// How to reach the broker; shared by stages and the command.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BrokerArgs {
+    /// Where the NATS server is, such as nats://127.0.0.1:4222
+    #[arg(long, env = "NATS_URL", value_name = "URL")]
+    pub nats: String,
+    /// A credentials file (JWT and seed)
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    pub creds: Option<PathBuf>,
+    /// The certificate authority that signed the server's certificate (PEM)
+    #[arg(long, env = "NATS_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// The client's certificate (PEM), with --tls-key
+    #[arg(long, env = "NATS_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The client's key (PEM), with --tls-cert
+    #[arg(long, env = "NATS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// What all stages take.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StageArgs {
+    /// How to reach the broker
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+    /// The port of /metrics, /livez and /readyz; 0 takes any that is free
+    #[arg(long, env = "JACKPOT_METRICS_PORT", value_name = "PORT", default_value = "9464")]
+    pub metrics_port: String,
+    /// Run these partitions alone, such as 0,2; all of them otherwise
+    #[arg(long, env = "JACKPOT_ONLY", value_name = "PARTITIONS")]
+    pub only: Option<String>,
+    /// How long another process must be silent before this one takes over
+    #[arg(long, env = "JACKPOT_STAND_BY", value_name = "DURATION", default_value = "2s")]
+    pub stand_by: String,
+    /// End with exit code 0 when there was nothing to do for so long
+    #[arg(long, env = "JACKPOT_UNTIL_IDLE", value_name = "DURATION")]
+    pub until_idle: Option<String>,
+    /// How log lines look: human or json
+    #[arg(long, env = "JACKPOT_LOG", value_name = "FORMAT", default_value = "human")]
+    pub log: String,
+}
+
+/// [`StageArgs`], checked.
+#[derive(Debug, Clone)]
+pub struct StageSettings {
+    /// The port of the admin server.
+    pub metrics_port: u16,
+    /// The partitions to run; `None` for all.
+    pub only: Option<Vec<u16>>,
+    /// See [`StageArgs::stand_by`].
+    pub stand_by: Duration,
+    /// See [`StageArgs::until_idle`].
+    pub until_idle: Option<Duration>,
+    /// See [`StageArgs::log`].
+    pub log: LogFormat,
+}
+
+/// Collects mistakes, so that one run shows them all.
+#[derive(Debug, Default)]
+pub struct Mistakes(Vec<String>);
+
+impl Mistakes {
+    /// Takes a checked value, or notes the mistake and goes on.
+    pub fn check<T>(&mut self, flag: &str, value: &str, parsed: Option<T>, form: &str) -> Option<T> {
+        if parsed.is_none() {
+            self.0.push(format!("{flag} `{value}` cannot be used: {form}"));
+        }
+        parsed
+    }
+
+    /// Checks a duration such as `30s`, `500ms`, `5m`.
+    pub fn duration(&mut self, flag: &str, value: &str) -> Option<Duration> {
+        self.check(flag, value, parse_duration(value), "give a duration such as 500ms, 30s or 5m")
+    }
+
+    /// All mistakes, when there are any.
+    pub fn finish(self) -> Result<(), Vec<String>> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.0) }
+    }
+}
+
+impl StageArgs {
+    /// Checks everything that flags of all stages say.
+    pub fn check(&self, mistakes: &mut Mistakes) -> Option<StageSettings> {
+        let port = self.metrics_port.parse().ok();
+        let port = mistakes.check("--metrics-port", &self.metrics_port, port, "give a port from 0 to 65535");
+        let stand_by = mistakes.duration("--stand-by", &self.stand_by);
+        let until_idle = self.until_idle.as_deref().map(|value| mistakes.duration("--until-idle", value));
+        let log = mistakes.check("--log", &self.log, LogFormat::parse(&self.log), "give human or json");
+        let only = self.only.as_deref().map(|value| {
+            let form = "give partitions from 0 to 63, such as 0,2";
+            mistakes.check("--only", value, parse_partitions(value), form)
+        });
+        Some(StageSettings {
+            metrics_port: port?,
+            only: only.map_or(Some(None), |only| only.map(Some))?,
+            stand_by: stand_by?,
+            until_idle: until_idle.map_or(Some(None), |idle| idle.map(Some))?,
+            log: log?,
+        })
+    }
+}
+
+/// Reads a whole number and a unit: `ms`, `s`, `m` or `h`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+fn parse_partitions(text: &str) -> Option<Vec<u16>> {
+    let mut partitions: Vec<u16> =
+        text.split(',').map(|word| word.trim().parse().ok()).collect::<Option<_>>()?;
+    partitions.sort_unstable();
+    partitions.dedup();
+    partitions.iter().all(|&partition| partition < limits::PARTITIONS_MAX).then_some(partitions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let check = |text, expect: Option<u64>| {
+            assert_eq!(parse_duration(text), expect.map(Duration::from_millis), "{text}")
+        };
+        check("500ms", Some(500));
+        check("30s", Some(30_000));
+        check("5m", Some(300_000));
+        check("0s", Some(0));
+        for bad in ["", "s", "30", "-1s", "1.5s", "1d", "99999999999999999h"] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn partitions() {
+        assert_eq!(parse_partitions("2,0, 2"), Some(vec![0, 2]));
+        assert_eq!(parse_partitions("64"), None);
+        assert_eq!(parse_partitions(""), None);
+    }
+}
