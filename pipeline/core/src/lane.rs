@@ -1,8 +1,10 @@
 //! The lane: drives one [`Stage`] of one partition, frame *n* of its input to frame *n* of its outputs.
-//! Sans-io: [`crate::runner`] awaits, the lane decides. Production, tests and the simulation share it.
+//! Sans-io: [`runner`] awaits, the lane decides. Production, tests and the simulation share it.
 //!
 //! Invariants held here: I2 (one to one, in order, by number), I9 (a log that contradicts another stops the
 //! lane), and the bound on appends in flight (I7). Nothing here reads a clock or knows a broker.
+
+pub mod runner;
 
 use std::collections::VecDeque;
 

@@ -1,0 +1,176 @@
+//! Carries a [`Lane`]'s decisions to the log, and the log's answers back. One per partition and process.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::lane::Lane;
+use crate::log::{AppendError, Appender, Entry, Log, Reader};
+use crate::publication::Publisher;
+use crate::recovery::Trouble;
+use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG};
+use crate::stage::{Contradiction, Stage};
+use crate::topology;
+
+/// Drives one stage of one partition.
+pub struct LaneRunner<S: Stage, L: Log> {
+    context: Context<L>,
+    name: Name,
+    partition: u16,
+    lane: Lane<S>,
+    publisher: Publisher<L>,
+}
+
+impl<S: Stage, L: Log> LaneRunner<S, L> {
+    /// A runner that has yet to be [driven](crate::runner::drive).
+    pub fn new(context: Context<L>, partition: u16, stage: S) -> Self {
+        let publisher = Publisher::new(context.log.clone(), topology::REFUSALS);
+        let name = Name::partition(partition);
+        Self { context, name, partition, lane: Lane::new(stage, partition), publisher }
+    }
+
+    /// Reads the outputs' tails from their leaders and tells the lane; gives where to open the input.
+    async fn resume(&mut self) -> Result<u64, Trouble> {
+        let log = &self.context.log;
+        let mut tails = Vec::new();
+        for lane in S::OUTPUTS {
+            tails.push(log.last(&lane.stream(self.partition), &lane.subject(self.partition)).await?);
+        }
+        let input = log.extent(&S::INPUT.stream(self.partition)).await?;
+        let resume = self.lane.resume(&tails, input.last)?;
+        for (output, sequence) in resume.anchors {
+            let stream = S::OUTPUTS[output].stream(self.partition);
+            let entry = log.get(&stream, sequence).await?.ok_or_else(|| {
+                Contradiction(format!(
+                    "frame {sequence} of {stream} is not there any more; restore the stream"
+                ))
+            })?;
+            self.lane.anchor(output, &entry);
+        }
+        self.context.metrics.at(&self.name.label, self.lane.position());
+        Ok(resume.from)
+    }
+
+    /// Computes one frame and hands its appends to the connection.
+    async fn forward(
+        &mut self,
+        entry: &Entry,
+        appenders: &mut [L::Appender],
+        sent: &mut Sent,
+    ) -> Result<(), Trouble> {
+        if entry.sequence > self.lane.position()
+            && let Some(revision) = self.lane.terms_wanted(entry)?
+        {
+            let terms = self.context.terms.get(revision).await?;
+            self.lane.learn(revision, &terms);
+        }
+        self.context.touch();
+        let step = self.lane.accept(entry)?;
+        if !step.publications.is_empty() {
+            self.publisher.publish(step.publications).await?;
+        }
+        for (output, append) in step.appends {
+            sent.at[output].push_back(Instant::now());
+            appenders[output].send(append).await?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, output: usize, sequence: u64, sent: &mut Sent) {
+        if let Some(at) = sent.at[output].pop_front() {
+            self.context.metrics.acknowledged(at.elapsed());
+        }
+        if let Some(tally) = self.lane.acknowledged(output, sequence) {
+            self.context.metrics.appended(&self.name.label, sequence, &tally);
+        }
+    }
+
+    /// A reader that says nothing is believed only while its stream has nothing more.
+    async fn check_stall(&self, input: &str) -> Result<(), Trouble> {
+        let extent = self.context.log.extent(input).await?;
+        if extent.last > self.lane.position() { Err(Trouble::stalled(input)) } else { Ok(()) }
+    }
+}
+
+impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn progress(&self) -> u64 {
+        self.lane.position()
+    }
+
+    async fn pass(&mut self) -> Result<(), Trouble> {
+        let from = self.resume().await?;
+        let input = S::INPUT.stream(self.partition);
+        let mut reader = self.context.log.read(&input, None, from).await?;
+        let mut appenders = Vec::new();
+        for _ in S::OUTPUTS {
+            appenders.push(self.context.log.appender().await?);
+        }
+        self.context.working(&self.name);
+        let mut sent = Sent::new(S::OUTPUTS.len());
+        loop {
+            let watchdog = sleep_until(Instant::now() + WATCHDOG);
+            tokio::select! {
+                biased;
+                () = self.context.stopped() => break,
+                (output, fate) = next_fate(&mut appenders), if !self.lane.settled() => {
+                    self.settle(output, fate?, &mut sent);
+                }
+                entry = reader.next(), if self.lane.wants_input() => {
+                    self.forward(&entry?, &mut appenders, &mut sent).await?;
+                }
+                () = watchdog, if self.lane.settled() => self.check_stall(&input).await?,
+            }
+        }
+        let settling = async {
+            while !self.lane.settled() {
+                let (output, fate) = next_fate(&mut appenders).await;
+                self.settle(output, fate?, &mut sent);
+            }
+            Ok(())
+        };
+        timeout(GRACE, settling).await.unwrap_or(Ok(()))
+    }
+
+    async fn standing(&self) -> Result<Standing, Trouble> {
+        let log = &self.context.log;
+        let mut output = u64::MAX;
+        for lane in S::OUTPUTS {
+            output = output.min(log.extent(&lane.stream(self.partition)).await?.last);
+        }
+        let input = log.extent(&S::INPUT.stream(self.partition)).await?.last;
+        Ok(Standing { output, waiting: input > output })
+    }
+}
+
+/// When the appends in flight were sent, per output.
+struct Sent {
+    at: Vec<VecDeque<Instant>>,
+}
+
+impl Sent {
+    fn new(outputs: usize) -> Self {
+        Self { at: vec![VecDeque::new(); outputs] }
+    }
+}
+
+/// The next fate of any appender, with its index.
+async fn next_fate<A: Appender>(appenders: &mut [A]) -> (usize, Result<u64, AppendError>) {
+    poll_fn(|context| {
+        for (index, appender) in appenders.iter_mut().enumerate() {
+            if appender.in_flight() > 0
+                && let Poll::Ready(fate) = pin!(appender.acknowledged()).poll(context)
+            {
+                return Poll::Ready((index, fate));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
