@@ -104,7 +104,9 @@ impl<'a> Reader<'a> {
 
     /// One byte.
     pub fn byte(&mut self, what: &'static str) -> Result<u8, CodecError> {
-        Ok(self.raw(what, 1)?[0])
+        let byte = self.bytes.get(self.offset).copied();
+        self.offset += usize::from(byte.is_some());
+        byte.ok_or_else(|| self.fault(what, "the message ends early"))
     }
 
     /// So many bytes.
@@ -126,8 +128,19 @@ impl<'a> Reader<'a> {
 
     /// See [`Writer::uint`].
     pub fn uint(&mut self, what: &'static str) -> Result<u64, CodecError> {
-        let wide = self.uint_wide(what)?;
-        u64::try_from(wide).map_err(|_| self.fault(what, "the number is above 64 bits"))
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte(what)?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(self.fault(what, "the number is above 64 bits"))
     }
 
     /// See [`Writer::uint_wide`].
