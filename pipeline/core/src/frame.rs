@@ -95,13 +95,18 @@ pub struct Frame<B> {
     pub body: B,
 }
 
+/// The message that a frame of this header and this body is; what [`Frame::encode`] gives, without owning either.
+pub fn encode<B: Body>(header: &Header, body: &B) -> Bytes {
+    let mut writer = Writer::with_capacity(1024);
+    header.encode(B::KIND, &mut writer);
+    body.encode(header, &mut writer);
+    writer.finish().into()
+}
+
 impl<B: Body> Frame<B> {
     /// The frame as a message. The same frame is always the same bytes.
     pub fn encode(&self) -> Bytes {
-        let mut writer = Writer::with_capacity(1024);
-        self.header.encode(B::KIND, &mut writer);
-        self.body.encode(&self.header, &mut writer);
-        writer.finish().into()
+        encode(&self.header, &self.body)
     }
 
     /// Reads a message, to its last byte.
