@@ -13,6 +13,7 @@
 //! | [`publication`] | what belongs to a frame and goes to the outside |
 //! | [`health`], [`metrics`], [`admin`], [`telemetry`] | what a process says of itself |
 //! | [`settings`] | flags and environment |
+//! | [`merkle`] | the tree that makes the audit log provable (RFC 6962) |
 //! | [`record`] | the messages that leave the pipeline |
 //! | [`topology`] | every subject and stream name |
 //! | [`limits`] | every bound, with its reason |
@@ -25,6 +26,7 @@ pub mod health;
 pub mod lane;
 pub mod limits;
 pub mod log;
+pub mod merkle;
 pub mod metrics;
 pub mod money;
 pub mod names;
