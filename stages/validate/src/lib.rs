@@ -1,1 +1,3 @@
-//! The validate stage.
+//! The validate stage: decides what is a wager, and cuts the ingress of a partition into frames.
+
+pub mod json;
