@@ -53,6 +53,15 @@ pub struct Ingress {
     pub chain: Digest,
 }
 
+impl Ingress {
+    /// After the next message: its sequence in the stream, the subject it is stored under, the digest of its body.
+    /// In the chain the position is eight bytes, low byte first.
+    pub fn after(self, position: u64, subject: &str, body: &Digest) -> Self {
+        let chain = Digest::of_parts(&[&self.chain.0, &position.to_le_bytes(), subject.as_bytes(), &body.0]);
+        Self { position, count: self.count + 1, chain }
+    }
+}
+
 /// Fixes a frame's place in its log, and the logs before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
