@@ -28,7 +28,12 @@ pub fn minor_digits(code: &str) -> u32 {
 
 fn currency(code: &str) -> Option<Currency> {
     let capitals = code.len() == 3 && code.bytes().all(|c| c.is_ascii_uppercase());
-    Currency::from_code(code).filter(|_| capitals)
+    Currency::from_code(code).filter(|&currency| capitals && is_active(currency))
+}
+
+/// Those that were withdrawn are listed with the currency that took their place; so is VES, which is active still.
+fn is_active(currency: Currency) -> bool {
+    currency == Currency::VES || currency.is_superseded().is_none()
 }
 
 /// ISO 3166-1 alpha-2 (`MT`), or ISO 3166-2 (`US-NV`): a country of the standard, then one to three
@@ -88,6 +93,8 @@ mod tests {
     #[test]
     fn currencies() {
         assert!(is_currency("EUR") && is_currency("JPY") && is_currency("BHD"));
+        assert!(is_currency("VES") && is_currency("VED") && is_currency("XCG"));
+        assert!(["BGN", "CUC", "HRK", "SLL", "ZWL"].iter().all(|code| !is_currency(code)), "withdrawn");
         assert!(!is_currency("eur") && !is_currency("XYZ") && !is_currency("EURO") && !is_currency("DEM"));
         assert_eq!((minor_digits("EUR"), minor_digits("JPY"), minor_digits("BHD")), (2, 0, 3));
     }
