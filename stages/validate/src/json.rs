@@ -107,7 +107,7 @@ impl<'a> Scanner<'a> {
             return Err(self.fault("no name where one must be"));
         }
         let name = self.string()?;
-        self.remember(&name)?;
+        self.remember(name.clone())?;
         if self.peek() != Some(b':') {
             return Err(self.fault("no colon after a name"));
         }
@@ -188,7 +188,8 @@ impl<'a> Scanner<'a> {
                 self.at += 1;
                 Ok(true)
             }
-            _ => Err(self.fault("no comma or closing bracket where one must be")),
+            Some(_) => Err(self.fault("no comma or closing bracket where one must be")),
+            None => Err(self.fault("the end within an object or array")),
         }
     }
 
@@ -207,17 +208,17 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn remember(&mut self, name: &Cow<'a, str>) -> Result<(), Fault> {
+    fn remember(&mut self, name: Cow<'a, str>) -> Result<(), Fault> {
         let container = self.open.last_mut().expect("a name is read within an object");
         let known = &self.names[container.names_from..];
         if known.len() < NAMES_COMPARED {
             let hash = 1 << hash_bits(name.as_bytes());
-            if container.hashes & hash != 0 && known.contains(name) {
+            if container.hashes & hash != 0 && known.contains(&name) {
                 return Err(self.fault("the end of a name that its object has already"));
             }
             container.hashes |= hash;
         }
-        self.names.push(name.clone());
+        self.names.push(name);
         Ok(())
     }
 

@@ -1,3 +1,34 @@
 //! The validate stage: decides what is a wager, and cuts the ingress of a partition into frames.
+//!
+//! What runs through it: `parse` reads a message, ahead and anywhere; a [`Cutter`] takes parsed messages into one
+//! frame, judging them against the [`State`] and the [`CompiledTerms`]; when the frame is stored, [`State::fold`]
+//! takes it in, as it does every frame of the output, whoever made it. Messages stay with the caller until a fold
+//! has covered them (`State::tail().ingress.position`), so that a frame which loses its race costs nothing.
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | `json` | the scanner |
+//! | `detail` | sentences of refusals |
+//! | `wager`, `batch` | what a message says by itself |
+//! | `window`, `sessions`, `state` | what is remembered |
+//! | `terms` | what is in force |
+//! | `draft`, `cut` | the frame being cut |
 
-pub mod json;
+mod batch;
+mod cut;
+mod detail;
+mod draft;
+mod json;
+mod sessions;
+mod state;
+mod terms;
+mod wager;
+mod window;
+
+pub use batch::{ParsedMessage, parse};
+pub use cut::{Cutter, Taken, tally};
+pub use state::{State, Tail};
+pub use terms::CompiledTerms;
+
+#[cfg(test)]
+mod tests;

@@ -161,8 +161,10 @@ fn document() -> impl Strategy<Value = String> {
         prop_oneof![
             proptest::collection::vec((space(), inner.clone()), 0..6)
                 .prop_map(|items| format!("[{}]", join(items.into_iter().map(|(a, b)| a + &b)))),
-            proptest::collection::vec((string(), space(), inner), 0..24)
-                .prop_map(|entries| format!("{{{}}}", join(entries.into_iter().map(|(n, s, v)| n + &s + ":" + &v)))),
+            proptest::collection::vec((string(), space(), inner), 0..24).prop_map(|entries| format!(
+                "{{{}}}",
+                join(entries.into_iter().map(|(n, s, v)| n + &s + ":" + &v))
+            )),
         ]
     })
 }
@@ -246,7 +248,10 @@ fn the_rules_of_the_contract_hold() {
         let expect = expect.map(str::to_owned).map_err(|(what, offset)| Fault { what, offset });
         assert_eq!(read(body.as_bytes()), expect, "{body}");
     };
-    check(r#"{"a":[1,{"b":null}],"c":"\u0000\ud834\udd1e"}"#, Ok("{\"a\":[1.00000000e0,{\"b\":null,}]\"c\":\"\\0𝄞\",}"));
+    check(
+        r#"{"a":[1,{"b":null}],"c":"\u0000\ud834\udd1e"}"#,
+        Ok("{\"a\":[1.00000000e0,{\"b\":null,}]\"c\":\"\\0𝄞\",}"),
+    );
     check(r#"{"a":1,"\u0061":2}"#, Err(("the end of a name that its object has already", 15)));
     check(r#"{"x":{"a":1,"a":2}}"#, Err(("the end of a name that its object has already", 15)));
     check(r#"{"a":1,"b":{"a":1}}"#, Ok("{\"a\":1.00000000e0,\"b\":{\"a\":1.00000000e0,}}"));
@@ -284,5 +289,8 @@ fn nesting_is_bounded() {
 #[test]
 fn a_body_full_of_names_is_read_fast() {
     let names: Vec<_> = (0..60_000).map(|i| format!("\"{i}\":0")).collect();
-    assert!(skip(format!("{{{}}}", names.join(",")).as_bytes()).is_ok(), "a quadratic search takes minutes here");
+    assert!(
+        skip(format!("{{{}}}", names.join(",")).as_bytes()).is_ok(),
+        "a quadratic search takes minutes here"
+    );
 }

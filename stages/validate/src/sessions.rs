@@ -1,0 +1,274 @@
+//! The sessions of one source: what was accepted of each, and when, in the order of their last wagers.
+//! `state` changes them when a frame is folded; `draft` looks at them while one is cut.
+//!
+//! A session is 48 bytes in a slab plus its place in the index. The slab's entries are linked from the longest idle
+//! to the latest, so that forgetting is one step and needs no clock but the broker's receive times.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use jackpot_core::frame::validated::SessionKey;
+use jackpot_core::limits;
+use jackpot_core::time::Millis;
+
+use crate::window::{Interactions, Repeat};
+
+/// A map by session. The key is half a SHA-256, so its first bytes are hash enough.
+pub type BySession<T> = HashMap<SessionKey, T, BuildHasherDefault<KeyHasher>>;
+
+/// Takes the first eight bytes of a [`SessionKey`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    /// The length of every key is the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A place in the slab.
+pub type Slot = u32;
+/// No place.
+const NONE: Slot = Slot::MAX;
+const _: () = assert!(limits::SESSIONS_PER_SOURCE_MAX < NONE as usize, "every session has a slot");
+const _: () = assert!(size_of::<Session>() == 48);
+
+/// One session.
+#[derive(Debug, Clone)]
+struct Session {
+    key: SessionKey,
+    seen: Interactions,
+    /// When its last wager was received.
+    last: Millis,
+    /// Its neighbour whose last wager is older.
+    older: Slot,
+    /// Its neighbour whose last wager is newer; in a free slot, the next free one.
+    newer: Slot,
+}
+
+/// The sessions of a source.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    slots: Vec<Session>,
+    index: BySession<Slot>,
+    oldest: Slot,
+    newest: Slot,
+    free: Slot,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { slots: Vec::new(), index: BySession::default(), oldest: NONE, newest: NONE, free: NONE }
+    }
+}
+
+/// Equal where the same is remembered in the same order, wherever in the slab.
+impl PartialEq for Sessions {
+    fn eq(&self, other: &Self) -> bool {
+        let all = |sessions: &Self| -> Vec<_> {
+            let slots = std::iter::successors(sessions.first(), |&slot| sessions.after(slot));
+            slots.map(|slot| sessions.at(slot)).map(|known| (known.key, known.seen, known.last)).collect()
+        };
+        all(self) == all(other)
+    }
+}
+
+impl Eq for Sessions {}
+
+/// Whether a session is forgotten at `now` whose last wager was received at `last`.
+pub fn is_idle(last: Millis, now: Millis) -> bool {
+    now.0 - last.0 > limits::SESSION_IDLE_MAX_MS
+}
+
+impl Sessions {
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Whether this one is kept, forgotten or not.
+    pub fn holds(&self, key: &SessionKey) -> bool {
+        self.index.contains_key(key)
+    }
+
+    /// What is remembered of a session at `now`.
+    pub fn get(&self, key: &SessionKey, now: Millis) -> Option<Interactions> {
+        let session = self.at(*self.index.get(key)?);
+        Some(session.seen).filter(|_| !is_idle(session.last, now))
+    }
+
+    /// The one that is idle longest.
+    pub fn first(&self) -> Option<Slot> {
+        Some(self.oldest).filter(|&slot| slot != NONE)
+    }
+
+    /// The one that is idle longest but for this one and those before it.
+    pub fn after(&self, slot: Slot) -> Option<Slot> {
+        Some(self.at(slot).newer).filter(|&slot| slot != NONE)
+    }
+
+    /// Which session is there.
+    pub fn key(&self, slot: Slot) -> &SessionKey {
+        &self.at(slot).key
+    }
+
+    /// Accepts a wager that was received at `now`, which never goes back. Where there are more than `max` then, the
+    /// one that is idle longest is forgotten.
+    pub fn accept(
+        &mut self,
+        key: SessionKey,
+        interaction: u64,
+        now: Millis,
+        max: usize,
+    ) -> Result<(), Repeat> {
+        let mut seen = self.get(&key, now).unwrap_or_default();
+        seen.accept(interaction)?;
+        let slot = match self.index.get(&key) {
+            Some(&slot) => {
+                self.unlink(slot);
+                slot
+            }
+            None => self.insert(key),
+        };
+        let session = self.at_mut(slot);
+        (session.seen, session.last) = (seen, now);
+        self.link(slot);
+        if self.len() > max {
+            self.forget(self.oldest);
+        }
+        Ok(())
+    }
+
+    /// Drops those that are forgotten at `now`.
+    pub fn forget_idle(&mut self, now: Millis) {
+        while let Some(slot) = self.first().filter(|&slot| is_idle(self.at(slot).last, now)) {
+            self.forget(slot);
+        }
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        self.unlink(slot);
+        let key = self.at(slot).key;
+        self.index.remove(&key);
+        self.at_mut(slot).newer = self.free;
+        self.free = slot;
+    }
+
+    /// Takes a slot for a new session, not yet linked.
+    fn insert(&mut self, key: SessionKey) -> Slot {
+        let session =
+            Session { key, seen: Interactions::default(), last: Millis(0), older: NONE, newer: NONE };
+        let slot = if self.free == NONE {
+            self.slots.push(session);
+            Slot::try_from(self.slots.len() - 1).expect("every session has a slot")
+        } else {
+            let slot = self.free;
+            self.free = self.at(slot).newer;
+            *self.at_mut(slot) = session;
+            slot
+        };
+        self.index.insert(key, slot);
+        slot
+    }
+
+    /// Makes it the newest.
+    fn link(&mut self, slot: Slot) {
+        let before = std::mem::replace(&mut self.newest, slot);
+        let session = self.at_mut(slot);
+        (session.older, session.newer) = (before, NONE);
+        if before == NONE {
+            self.oldest = slot;
+        } else {
+            self.at_mut(before).newer = slot;
+        }
+    }
+
+    fn unlink(&mut self, slot: Slot) {
+        let (older, newer) = (self.at(slot).older, self.at(slot).newer);
+        if older == NONE {
+            self.oldest = newer;
+        } else {
+            self.at_mut(older).newer = newer;
+        }
+        if newer == NONE {
+            self.newest = older;
+        } else {
+            self.at_mut(newer).older = older;
+        }
+    }
+
+    fn at(&self, slot: Slot) -> &Session {
+        &self.slots[index(slot)]
+    }
+
+    fn at_mut(&mut self, slot: Slot) -> &mut Session {
+        &mut self.slots[index(slot)]
+    }
+}
+
+fn index(slot: Slot) -> usize {
+    usize::try_from(slot).expect("a slot is a place in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX: usize = 4;
+    const HOUR: i64 = 3_600_000;
+
+    proptest! {
+        /// Against a list in the order of the last wagers.
+        #[test]
+        fn the_longest_idle_is_forgotten_first(
+            steps in proptest::collection::vec((0_u8..8, 1_u64..4, 0_i64..5, any::<bool>()), 1..100),
+        ) {
+            let mut sessions = Sessions::default();
+            let mut model: Vec<(SessionKey, Interactions, Millis)> = Vec::new();
+            let mut now = Millis(0);
+            for (session, interaction, hours, sweep) in steps {
+                now = now.plus(hours * HOUR);
+                if sweep {
+                    sessions.forget_idle(now);
+                }
+                model.retain(|&(_, _, last)| now.0 - last.0 <= 12 * HOUR);
+                let key = [session; 16];
+                let known = model.iter().position(|(known, ..)| *known == key);
+                let mut seen = known.map(|at| model[at].1).unwrap_or_default();
+                let expect = seen.accept(interaction);
+                prop_assert_eq!(sessions.accept(key, interaction, now, MAX), expect);
+                if expect.is_ok() {
+                    model.retain(|(known, ..)| *known != key);
+                    model.push((key, seen, now));
+                    if model.len() > MAX {
+                        model.remove(0);
+                    }
+                }
+                for session in 0..8 {
+                    let known = model.iter().find(|(key, ..)| *key == [session; 16]);
+                    prop_assert_eq!(sessions.get(&[session; 16], now), known.map(|&(_, seen, _)| seen));
+                }
+                prop_assert!(sessions.len() <= MAX && sessions.slots.len() <= MAX + 1);
+            }
+        }
+    }
+}
