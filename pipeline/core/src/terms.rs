@@ -63,7 +63,7 @@ pub struct Jurisdiction {
     /// Whether wagers may come from there.
     pub status: Status,
     /// How long before a wager its location may have been checked, in seconds.
-    #[serde(default = "location_max_age_s_default")]
+    #[serde(default = "location_max_age_s_default", deserialize_with = "null_is_default_max_age")]
     pub location_max_age_s: u64,
 }
 
@@ -179,7 +179,7 @@ pub struct Level {
     #[serde(deserialize_with = "read_ppm", serialize_with = "as_ppm")]
     pub increment_ppm: Ppm,
     /// The share that goes to its reserve.
-    #[serde(default, deserialize_with = "read_ppm", serialize_with = "as_ppm")]
+    #[serde(default, deserialize_with = "null_or_ppm", serialize_with = "as_ppm")]
     pub reserve_ppm: Ppm,
 }
 
@@ -429,6 +429,10 @@ fn null_is_cash<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Funds>, D::Error>
     Option::deserialize(d).map(|list| list.unwrap_or_else(cash))
 }
 
+fn null_is_default_max_age<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    Option::deserialize(d).map(|age| age.unwrap_or_else(location_max_age_s_default))
+}
+
 fn read_rate<'de, D: Deserializer<'de>>(d: D) -> Result<Rate, D::Error> {
     let text = String::deserialize(d)?;
     Rate::parse(&text).map_err(|error| {
@@ -458,9 +462,16 @@ fn null_or_micro<'de, D: Deserializer<'de>>(d: D) -> Result<Micro, D::Error> {
 }
 
 fn read_ppm<'de, D: Deserializer<'de>>(d: D) -> Result<Ppm, D::Error> {
-    let ppm = u32::deserialize(d)?;
+    u32::deserialize(d).and_then(checked_ppm)
+}
+
+fn null_or_ppm<'de, D: Deserializer<'de>>(d: D) -> Result<Ppm, D::Error> {
+    Option::deserialize(d).and_then(|ppm| checked_ppm(ppm.unwrap_or_default()))
+}
+
+fn checked_ppm<E: serde::de::Error>(ppm: u32) -> Result<Ppm, E> {
     if ppm > Ppm::ONE.0 {
-        return Err(serde::de::Error::custom(format!("{ppm} ppm are more than the whole (1000000)")));
+        return Err(E::custom(format!("{ppm} ppm are more than the whole (1000000)")));
     }
     Ok(Ppm(ppm))
 }
