@@ -51,6 +51,12 @@ pub const READ_AHEAD_MESSAGES: usize = 4_096;
 pub const SUBJECTS_REMEMBERED: usize = 20_000;
 /// Revisions of the terms that a process keeps: partitions run at most a few at a time.
 pub const TERMS_REMEMBERED: usize = 16;
+/// Sends of one appender that are not acknowledged at most: beyond, sending waits.
+pub const APPENDS_UNACKNOWLEDGED_MAX: usize = 4_096;
+/// Messages that a subscription holds until they are taken; what comes when it is full is dropped and noticed.
+pub const SUBSCRIPTION_MESSAGES_MAX: usize = 8_192;
+/// Plain messages kept for a listener that is busy; the oldest are dropped first.
+pub const NOTICES_MAX: usize = 1_024;
 /// Messages of one atomic batch at most; the broker's own limit is 1,000.
 pub const ATOMIC_BATCH_MAX: usize = 500;
 
@@ -78,4 +84,6 @@ const _: () = assert!(FRAME_BYTES_MAX + BATCH_BYTES_MAX <= MESSAGE_BYTES_MAX + 1
 const _: () = assert!(BATCH_WAGERS_MAX <= FRAME_WAGERS_MAX, "a frame must be able to hold any one batch");
 const _: () = assert!(BATCH_HITS_MAX <= FRAME_HITS_MAX, "a frame must be able to hold any one batch");
 const _: () = assert!(COMMIT_CHANGES_BYTES < COMMIT_BYTES_MAX && COMMIT_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(READ_AHEAD_MESSAGES * 3 / 2 < SUBSCRIPTION_MESSAGES_MAX, "what is asked for must fit");
+const _: () = assert!(APPENDS_UNACKNOWLEDGED_MAX < SUBSCRIPTION_MESSAGES_MAX, "all replies must fit");
 const _: () = assert!(FRAME_WAGERS_MAX * (DETAIL_BYTES_MAX + 16) < MESSAGE_BYTES_MAX, "all refused must fit");

@@ -107,6 +107,14 @@ pub fn wagers(operator: &str, source: &str) -> String {
     format!("{WAGERS}.{operator}.{source}")
 }
 
+/// The partition of a source: FNV-1a (32 bits) of its name, modulo the number of partitions, as NATS computes
+/// `partition(n, token)` in the ingress stream's transform.
+pub fn partition(source: &str, partitions: u16) -> u16 {
+    let hash =
+        source.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    u16::try_from(hash % u32::from(partitions.max(1))).expect("a remainder is below a u16")
+}
+
 /// All of a partition's ingress, batches and markers: `lane.<p>.>`.
 pub fn ingress_filter(partition: u16) -> String {
     format!("lane.{partition}.>")
@@ -186,6 +194,17 @@ mod tests {
         check("lane.3.acme", None);
         check("lane.3.acme.a.b", None);
         check("wagers.acme.eu1", None);
+    }
+
+    #[test]
+    fn sources_are_spread_as_the_broker_does_it() {
+        assert_eq!(
+            partition("a", u16::MAX),
+            u16::try_from(0xe40c_292c_u32 % 0xffff).unwrap(),
+            "FNV-1a's own example"
+        );
+        assert!((0..4).all(|p| (0..64).any(|n| partition(&format!("s{n}"), 4) == p)));
+        assert_eq!(partition("acme", 1), 0);
     }
 
     #[test]
