@@ -7,6 +7,7 @@
 //! | [`refusal`] | the closed set of refusals |
 //! | [`terms`] | what is computed: the document, and its revisions in the log |
 //! | [`log`] | the port to the broker, its two implementations and the faults of a network |
+//! | [`broker`] | a `nats-server` of this machine's own |
 //! | [`stage`] | what a stage is: a function from frame to frame |
 //! | [`lane`], [`runner`] | drives a stage: the first decides, the second awaits |
 //! | [`recovery`] | the one recovery path |
@@ -19,6 +20,7 @@
 //! | [`limits`] | every bound, with its reason |
 
 pub mod admin;
+pub mod broker;
 pub mod codec;
 pub mod digest;
 pub mod frame;

@@ -140,6 +140,7 @@ pub trait Log: Clone + Send + Sync + 'static {
     ///
     /// Without a filter the reader checks that each message's sequence follows the one before, from `from` on
     /// (or from the stream's first, where that is later); with one, that none was skipped by the consumer.
+    /// Where the stream ends before `from` − 1, the reader opens and ends at once, in [`ReadError::Gap`].
     fn read(
         &self,
         stream: &str,
@@ -151,7 +152,8 @@ pub trait Log: Clone + Send + Sync + 'static {
     fn appender(&self) -> impl Future<Output = Result<Self::Appender, LogError>> + Send;
 
     /// Stores all of `appends` in one stream, or none, each fence included; returns the last sequence.
-    /// At most [`crate::limits::ATOMIC_BATCH_MAX`].
+    /// At most [`crate::limits::ATOMIC_BATCH_MAX`], of which only the first may expect the stream's last sequence,
+    /// and none its subject's where an earlier one of the batch has the same subject.
     fn append_atomic(&self, appends: Vec<Append>) -> impl Future<Output = Result<u64, AppendError>> + Send;
 
     /// Sends a plain message that nobody stores, to whoever listens just now.

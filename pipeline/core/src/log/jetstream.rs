@@ -1,1 +1,462 @@
-//! jetstream
+//! The log on NATS JetStream: connection, questions to the leader, plain messages.
+//! Reading is in [`reader`], appending in [`appender`], the set-up of streams in [`setup`]; what is on the wire is
+//! read in `wire`. Runners open one [`JetStream`] per process and clone it.
+//! Never here: direct get (stale on replicas), acknowledgement floors, a stream handle that is fetched per call,
+//! or a consumer that is recreated behind the caller's back. Every wait has an end.
+
+pub mod appender;
+pub mod reader;
+pub mod setup;
+mod wire;
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::client::{PublishErrorKind, RequestErrorKind};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::limits;
+use crate::log::{Append, AppendError, Cause, Entry, Extent, Log, LogError, Notices};
+
+/// How long a connection may be silent before it is asked whether it lives.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the broker may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// The longest wait between two attempts to connect.
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct ConnectSettings {
+    /// A NATS credentials file (JWT and seed).
+    pub creds: Option<PathBuf>,
+    /// A file of root certificates (PEM); TLS is required when it is given.
+    pub tls_ca: Option<PathBuf>,
+    /// The client's certificate (PEM), together with `tls_key`.
+    pub tls_cert: Option<PathBuf>,
+    /// The client's key (PEM), together with `tls_cert`.
+    pub tls_key: Option<PathBuf>,
+    /// The first words of the inboxes, where the user may only receive on some; `_INBOX` otherwise.
+    pub inbox_prefix: Option<String>,
+    /// How long to try for a first connection; `None`: for ever.
+    pub give_up_after: Option<Duration>,
+    /// How long an append may stay unacknowledged before its fate counts as unknown.
+    pub acknowledged_within: Duration,
+}
+
+impl Default for ConnectSettings {
+    fn default() -> Self {
+        Self {
+            creds: None,
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            inbox_prefix: None,
+            give_up_after: None,
+            acknowledged_within: ANSWER_MAX,
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The settings cannot be used; no retry mends that.
+    #[error("cannot connect with these settings: {what}")]
+    Settings {
+        /// Which setting, and what to do.
+        what: String,
+        /// What the client said.
+        #[source]
+        cause: Cause,
+    },
+    /// Nobody answers there, or refuses us.
+    #[error("no NATS server at {url}: {cause}; start one, or say where it is with --nats")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// What the client said last.
+        #[source]
+        cause: Cause,
+    },
+}
+
+/// What has happened to the connection since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// How often it was lost.
+    pub disconnects: u64,
+    /// How often it was made, the first time included.
+    pub connects: u64,
+    /// Messages dropped because a subscription was full; a reader notices each as a gap.
+    pub slow_consumers: u64,
+}
+
+/// A connection to a broker. Cheap to clone; all clones share it.
+#[derive(Clone)]
+pub struct JetStream {
+    client: Client,
+    url: Arc<str>,
+    acknowledged_within: Duration,
+    /// Counts the losses of the connection: whoever waits for an answer learns that it will not come.
+    losses: watch::Receiver<u64>,
+    slow_consumers: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for JetStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JetStream")
+            .field("url", &self.url)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl JetStream {
+    /// Connects, and keeps trying with jitter until it stands or `give_up_after` has passed.
+    /// `url` may list several servers, separated by commas; `name` is shown by the broker.
+    pub async fn connect(url: &str, name: &str, settings: &ConnectSettings) -> Result<Self, ConnectError> {
+        let (options, losses, slow_consumers) = options(name, settings).await?;
+        let servers = servers(url)?;
+        let begun = Instant::now();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let error = match options.clone().connect(&servers).await {
+                Ok(client) => {
+                    let acknowledged_within = settings.acknowledged_within;
+                    return Ok(Self { client, url: url.into(), acknowledged_within, losses, slow_consumers });
+                }
+                Err(error) => error,
+            };
+            if error.kind() == ConnectErrorKind::Tls {
+                let what = "the TLS files or the server's certificate do not fit".into();
+                return Err(ConnectError::Settings { what, cause: error.into() });
+            }
+            let wait = reconnect_delay(attempts);
+            if settings.give_up_after.is_some_and(|limit| begun.elapsed() + wait > limit) {
+                return Err(ConnectError::Unreachable { url: url.into(), cause: error.into() });
+            }
+            if attempts == 1 || attempts % 32 == 0 {
+                tracing::warn!(url, %error, "no connection to NATS yet; trying on");
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// What has happened to the connection so far.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            disconnects: *self.losses.borrow(),
+            connects: self.client.statistics().connects.load(Ordering::Relaxed),
+            slow_consumers: self.slow_consumers.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the connection stands just now, as far as this side knows.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Where it connects to.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The client below, for what is no log (key-value buckets of membership).
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Asks an endpoint of the JetStream API, and reads the answer.
+    async fn ask<T: DeserializeOwned>(&self, subject: String, body: Bytes) -> Result<T, AskError> {
+        let asked = timeout(ANSWER_MAX, self.client.request(async_nats::Subject::from(subject), body));
+        let answer = match asked.await {
+            Err(elapsed) => return Err(AskError::Log(LogError::Unavailable(elapsed.into()))),
+            Ok(Err(error)) => {
+                let refused = matches!(
+                    error.kind(),
+                    RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded
+                );
+                let as_log = if refused { LogError::Denied } else { LogError::Unavailable };
+                return Err(AskError::Log(as_log(error.into())));
+            }
+            Ok(Ok(answer)) => answer,
+        };
+        let unreadable = |error: serde_json::Error| AskError::Log(LogError::Denied(error.into()));
+        let error: wire::MaybeError = serde_json::from_slice(&answer.payload).map_err(unreadable)?;
+        if let Some(error) = error.error {
+            return Err(AskError::Api(error));
+        }
+        serde_json::from_slice(&answer.payload).map_err(unreadable)
+    }
+
+    /// Asks the stream's leader for one message.
+    async fn message(&self, stream: &str, which: serde_json::Value) -> Result<Option<Entry>, LogError> {
+        let body = Bytes::from(which.to_string());
+        match self.ask::<wire::GetAnswer>(format!("$JS.API.STREAM.MSG.GET.{stream}"), body).await {
+            Ok(answer) => answer.message.entry().map(Some),
+            Err(AskError::Api(error)) if error.err_code == wire::NO_MESSAGE_FOUND => Ok(None),
+            Err(error) => Err(error.into_log(stream)),
+        }
+    }
+
+    /// Hands a plain message to the connection.
+    async fn publish(&self, subject: String, payload: Bytes) -> Result<(), LogError> {
+        let published = self.client.publish(async_nats::Subject::from(subject), payload);
+        match timeout(ANSWER_MAX, published).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::Send => {
+                Err(LogError::Unavailable(error.into()))
+            }
+            Ok(Err(error)) => Err(LogError::Denied(error.into())),
+            Err(elapsed) => Err(LogError::Unavailable(elapsed.into())),
+        }
+    }
+
+    /// Subscribes; the broker learns of it before anything that is sent later.
+    async fn subscribe(&self, subject: String) -> Result<async_nats::Subscriber, LogError> {
+        match timeout(ANSWER_MAX, self.client.subscribe(async_nats::Subject::from(subject))).await {
+            Ok(Ok(subscriber)) => Ok(subscriber),
+            Ok(Err(error)) if error.kind() == async_nats::SubscribeErrorKind::Other => {
+                Err(LogError::Unavailable(error.into()))
+            }
+            Ok(Err(error)) => Err(LogError::Denied(error.into())),
+            Err(elapsed) => Err(LogError::Unavailable(elapsed.into())),
+        }
+    }
+}
+
+impl Log for JetStream {
+    type Reader = reader::Pull;
+    type Appender = appender::Pipelined;
+
+    async fn extent(&self, stream: &str) -> Result<Extent, LogError> {
+        let info: StreamInfo = self
+            .ask(format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new())
+            .await
+            .map_err(|error| error.into_log(stream))?;
+        let state = info.state;
+        let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
+        Ok(Extent { first, last: state.last_seq, bytes: state.bytes })
+    }
+
+    async fn last(&self, stream: &str, filter: &str) -> Result<Option<Entry>, LogError> {
+        self.message(stream, serde_json::json!({ "last_by_subj": filter })).await
+    }
+
+    async fn get(&self, stream: &str, sequence: u64) -> Result<Option<Entry>, LogError> {
+        if sequence == 0 {
+            return Ok(None);
+        }
+        self.message(stream, serde_json::json!({ "seq": sequence })).await
+    }
+
+    async fn read(&self, stream: &str, filter: Option<&str>, from: u64) -> Result<Self::Reader, LogError> {
+        reader::Pull::open(self, stream, filter, from).await
+    }
+
+    async fn appender(&self) -> Result<Self::Appender, LogError> {
+        appender::Pipelined::open(self).await
+    }
+
+    async fn append_atomic(&self, appends: Vec<Append>) -> Result<u64, AppendError> {
+        appender::append_atomic(self, appends).await
+    }
+
+    async fn notify(&self, subject: &str, payload: Bytes) -> Result<(), LogError> {
+        self.publish(subject.into(), payload).await
+    }
+
+    async fn listen(&self, subject: &str) -> Result<Notices, LogError> {
+        let subscriber = self.subscribe(subject.into()).await?;
+        let (sender, notices) = mpsc::channel(1);
+        tokio::spawn(hand_on(subscriber, sender));
+        Ok(notices)
+    }
+}
+
+/// Hands plain messages on as fast as they are taken; of more than [`limits::NOTICES_MAX`] the oldest are dropped.
+async fn hand_on(mut subscriber: async_nats::Subscriber, sender: mpsc::Sender<(Box<str>, Bytes)>) {
+    let mut waiting = VecDeque::new();
+    loop {
+        tokio::select! {
+            message = subscriber.next() => {
+                let Some(message) = message else { return };
+                if waiting.len() == limits::NOTICES_MAX {
+                    waiting.pop_front();
+                }
+                waiting.push_back((message.subject.as_str().into(), message.payload));
+            }
+            permit = sender.reserve(), if !waiting.is_empty() => {
+                let Ok(permit) = permit else { return };
+                permit.send(waiting.pop_front().expect("something is waiting: it was asked just now"));
+            }
+            () = sender.closed() => return,
+        }
+    }
+}
+
+/// Why a question to the API has no good answer.
+#[derive(Debug)]
+enum AskError {
+    Log(LogError),
+    Api(wire::ApiError),
+}
+
+impl AskError {
+    fn into_log(self, stream: &str) -> LogError {
+        match self {
+            Self::Log(error) => error,
+            Self::Api(error) if error.err_code == wire::STREAM_NOT_FOUND => LogError::NoStream(stream.into()),
+            Self::Api(error) if error.is_passing() => LogError::Unavailable(error.into()),
+            Self::Api(error) => LogError::Denied(error.into()),
+        }
+    }
+}
+
+/// The part of a stream's information that is asked for.
+#[derive(Debug, Deserialize)]
+struct StreamInfo {
+    config: serde_json::Value,
+    state: StreamState,
+}
+
+#[derive(Debug, Deserialize)]
+struct StreamState {
+    messages: u64,
+    bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
+}
+
+fn servers(url: &str) -> Result<Vec<async_nats::ServerAddr>, ConnectError> {
+    url.split(',')
+        .map(|one| {
+            one.trim().parse().map_err(|cause: std::io::Error| ConnectError::Settings {
+                what: format!("{one:?} is no NATS URL; write nats://host:port"),
+                cause: cause.into(),
+            })
+        })
+        .collect()
+}
+
+type Observed = (ConnectOptions, watch::Receiver<u64>, Arc<AtomicU64>);
+
+async fn options(name: &str, settings: &ConnectSettings) -> Result<Observed, ConnectError> {
+    let (loss, losses) = watch::channel(0_u64);
+    let slow_consumers = Arc::new(AtomicU64::new(0));
+    let dropped = Arc::clone(&slow_consumers);
+    let observe = move |event| {
+        match event {
+            Event::Disconnected | Event::Closed => loss.send_modify(|count| *count += 1),
+            Event::SlowConsumer(_) => {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),
+            _ => {}
+        }
+        std::future::ready(())
+    };
+    let mut options = ConnectOptions::new()
+        .name(name)
+        .ping_interval(PING_INTERVAL)
+        .request_timeout(Some(ANSWER_MAX))
+        .subscription_capacity(limits::SUBSCRIPTION_MESSAGES_MAX)
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback(observe);
+    if let Some(prefix) = &settings.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
+    if let Some(ca) = &settings.tls_ca {
+        options = options.add_root_certificates(readable(ca).await?).require_tls(true);
+    }
+    match (&settings.tls_cert, &settings.tls_key) {
+        (Some(cert), Some(key)) => {
+            let (cert, key) = (readable(cert).await?, readable(key).await?);
+            options = options.add_client_certificate(cert, key).require_tls(true);
+        }
+        (None, None) => {}
+        _ => {
+            let cause = "one of the two is missing".into();
+            let what = "a client's certificate and its key are given together".into();
+            return Err(ConnectError::Settings { what, cause });
+        }
+    }
+    if let Some(creds) = &settings.creds {
+        options = options.credentials_file(creds).await.map_err(|cause| ConnectError::Settings {
+            what: format!("{} is no readable credentials file", creds.display()),
+            cause: cause.into(),
+        })?;
+    }
+    Ok((options, losses, slow_consumers))
+}
+
+/// The path, once it is known that the file can be opened: a wrong path must not look like a server that is away.
+async fn readable(path: &Path) -> Result<PathBuf, ConnectError> {
+    match tokio::fs::File::open(path).await {
+        Ok(_) => Ok(path.to_path_buf()),
+        Err(cause) => {
+            let what = format!("{} cannot be read", path.display());
+            Err(ConnectError::Settings { what, cause: cause.into() })
+        }
+    }
+}
+
+/// Between nothing and a bound that doubles from 50 ms to [`RECONNECT_MAX`], so that a fleet does not come at once.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX).min(6);
+    let bound = (Duration::from_millis(50) * 2_u32.pow(doublings)).min(RECONNECT_MAX);
+    // A hasher with the keys that the standard library draws for each process and call is random enough.
+    let drawn = RandomState::new().build_hasher().finish();
+    let millis = u64::try_from(bound.as_millis()).expect("the bound is two seconds at most");
+    Duration::from_millis(drawn % (millis + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reconnects_are_spread_and_bounded() {
+        for attempts in [0, 1, 2, 7, 1_000_000] {
+            assert!(reconnect_delay(attempts) <= RECONNECT_MAX);
+        }
+        assert!((0..64).map(|_| reconnect_delay(7)).any(|delay| delay > Duration::from_millis(50)));
+    }
+
+    #[tokio::test]
+    async fn settings_that_cannot_work_are_named() {
+        let check = async |settings: ConnectSettings, url: &str, expect: &str| {
+            let error = JetStream::connect(url, "test", &settings).await.expect_err("it cannot work");
+            assert!(matches!(error, ConnectError::Settings { .. }), "{error:?}");
+            assert!(error.to_string().contains(expect), "{error} should say {expect}");
+        };
+        let none = ConnectSettings::default;
+        check(none(), "http://127.0.0.1", "is no NATS URL").await;
+        let creds = Some("/nowhere/creds".into());
+        check(ConnectSettings { creds, ..none() }, "127.0.0.1", "/nowhere/creds").await;
+        let tls_ca = Some("/nowhere/ca.pem".into());
+        check(ConnectSettings { tls_ca, ..none() }, "127.0.0.1", "/nowhere/ca.pem").await;
+        let tls_key = Some("/nowhere/key.pem".into());
+        check(ConnectSettings { tls_key, ..none() }, "127.0.0.1", "given together").await;
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_said_after_the_time_given() {
+        let settings =
+            ConnectSettings { give_up_after: Some(Duration::from_millis(100)), ..Default::default() };
+        let error = JetStream::connect("127.0.0.1:1", "test", &settings).await.expect_err("nobody listens");
+        assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    }
+}

@@ -1,0 +1,346 @@
+//! Reads a stream through an ephemeral pull consumer, asked ahead by messages and bytes.
+//! One subscription takes both the messages and what the broker says about the pulls; [`Pull`] counts what is still
+//! owed and renews the pull when half of it has come. A gap, a step back, a status that is no accounting, a lost
+//! connection and silence end it: it never heals itself, since where to go on is the runner's to decide.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::wire::{self, Delivery};
+use super::{AskError, JetStream};
+use crate::limits;
+use crate::log::{Entry, Log as _, LogError, ReadError, Reader};
+
+/// How often the broker says that it is there while it has nothing to deliver.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Silence that means that the reader is lost: three missed heartbeats, and some room.
+const SILENCE_MAX: Duration = Duration::from_millis(3_500);
+/// How long a pull stands before the broker gives it back.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// How long the broker keeps a consumer that nobody pulls from.
+const INACTIVE_MAX: Duration = Duration::from_secs(30);
+/// A pull asks for so many messages at least.
+const PULL_MESSAGES_MIN: usize = limits::READ_AHEAD_MESSAGES / 8;
+/// A pull asks for so many bytes at least: any one message must fit, or the broker would give it back at once.
+const PULL_BYTES_MIN: usize = limits::READ_AHEAD_BYTES / 2;
+
+const _: () = assert!(PULL_BYTES_MIN > limits::MESSAGE_BYTES_MAX, "a pull must be able to hold any message");
+
+/// Reads one stream in order. Dropping it removes its consumer.
+pub struct Pull {
+    log: JetStream,
+    subscriber: Subscriber,
+    losses: watch::Receiver<u64>,
+    /// Where statuses come to; messages keep their own subject.
+    inbox: String,
+    /// Where pulls are sent.
+    next_subject: async_nats::Subject,
+    /// Where the consumer's end is sent.
+    delete_subject: async_nats::Subject,
+    /// Whether there is a filter: then stream sequences grow, but do not follow each other.
+    filtered: bool,
+    /// The lowest stream sequence that may come next; without a filter, the only one.
+    expected: u64,
+    /// How many messages the consumer has delivered.
+    delivered: u64,
+    /// Where the stream ended, when that is before where this reader is to start: the log is shorter than thought.
+    /// The broker would wait in silence until it has grown, with whatever content.
+    short: Option<u64>,
+    /// What the standing pulls may still bring.
+    owed_messages: usize,
+    owed_bytes: usize,
+    /// Since when nothing has been heard, once somebody waited in vain.
+    silent_since: Option<Instant>,
+    ended: bool,
+}
+
+impl Pull {
+    pub(super) async fn open(
+        log: &JetStream,
+        stream: &str,
+        filter: Option<&str>,
+        from: u64,
+    ) -> Result<Self, LogError> {
+        let from = from.max(1);
+        let extent = log.extent(stream).await?;
+        let inbox = log.client.new_inbox();
+        // An inbox is unique, and its last word is a fit name for the consumer that delivers to it.
+        let name = inbox.rsplit('.').next().expect("splitting gives at least one word").to_owned();
+        let losses = fresh(&log.losses);
+        let subscriber = log.subscribe(inbox.clone()).await?;
+        let mut reader = Self {
+            log: log.clone(),
+            subscriber,
+            losses,
+            inbox,
+            next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}").into(),
+            delete_subject: format!("$JS.API.CONSUMER.DELETE.{stream}.{name}").into(),
+            filtered: filter.is_some(),
+            expected: if filter.is_some() { from } else { from.max(extent.first) },
+            delivered: 0,
+            short: (from > extent.last + 1).then_some(extent.last + 1),
+            owed_messages: 0,
+            owed_bytes: 0,
+            silent_since: None,
+            ended: false,
+        };
+        create_consumer(log, stream, &name, filter, from).await?;
+        reader.renew().await.map_err(|error| LogError::Unavailable(error.into()))?;
+        Ok(reader)
+    }
+
+    /// Asks for more when half of what was asked for has come.
+    async fn renew(&mut self) -> Result<(), ReadError> {
+        let Some(pull) = self.wanted() else { return Ok(()) };
+        let published = self.log.client.publish_with_reply(
+            self.next_subject.clone(),
+            async_nats::Subject::from(self.inbox.clone()),
+            pull.body(),
+        );
+        match tokio::time::timeout(super::ANSWER_MAX, published).await {
+            Ok(Ok(())) => {
+                self.owed_messages += pull.messages;
+                self.owed_bytes += pull.bytes;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.lost(error.to_string())),
+            Err(_) => Err(self.lost("the connection takes nothing".into())),
+        }
+    }
+
+    fn wanted(&self) -> Option<PullRequest> {
+        let low = self.owed_messages < limits::READ_AHEAD_MESSAGES / 2
+            || self.owed_bytes < limits::READ_AHEAD_BYTES / 2;
+        low.then(|| PullRequest {
+            messages: (limits::READ_AHEAD_MESSAGES.saturating_sub(self.owed_messages)).max(PULL_MESSAGES_MIN),
+            bytes: (limits::READ_AHEAD_BYTES.saturating_sub(self.owed_bytes)).max(PULL_BYTES_MIN),
+        })
+    }
+
+    /// What a message on the subscription means: an entry, the end, or nothing for the caller.
+    fn take(&mut self, message: Message) -> Option<Result<Entry, ReadError>> {
+        self.silent_since = None;
+        // A producer may store a message with any status line, so only what comes to the inbox itself is a status.
+        if message.subject.as_str() == self.inbox {
+            return self.take_status(&message).err().map(Err);
+        }
+        let Some(delivery) = message.reply.as_deref().and_then(Delivery::parse) else {
+            let what = format!("a delivery with a reply subject that cannot be read: {:?}", message.reply);
+            return Some(Err(self.lost(what)));
+        };
+        self.owed_messages = self.owed_messages.saturating_sub(1);
+        self.owed_bytes = self.owed_bytes.saturating_sub(message.length);
+        Some(self.check(delivery).map(|()| Entry {
+            sequence: delivery.stream_sequence,
+            recorded_at: delivery.recorded_at,
+            headers: message.headers.as_ref().map(wire::publisher_headers).unwrap_or_default(),
+            payload: message.payload,
+            // The subject owns its bytes alone, so this moves them.
+            subject: message.subject.into_string().into_boxed_str(),
+        }))
+    }
+
+    /// That nothing was skipped and nothing came twice.
+    fn check(&mut self, delivery: Delivery) -> Result<(), ReadError> {
+        let got = delivery.stream_sequence;
+        let fits = if self.filtered { got >= self.expected } else { got == self.expected };
+        if !fits {
+            self.ended = true;
+            return Err(ReadError::Gap { got, expected: self.expected });
+        }
+        if delivery.consumer_sequence != self.delivered + 1 {
+            self.ended = true;
+            return Err(ReadError::Gap { got: delivery.consumer_sequence, expected: self.delivered + 1 });
+        }
+        self.expected = got + 1;
+        self.delivered += 1;
+        Ok(())
+    }
+
+    /// A heartbeat, or a pull that ended. What else the broker has to say means that this reader is lost.
+    fn take_status(&mut self, message: &Message) -> Result<(), ReadError> {
+        let said = message.description.as_deref().unwrap_or_default();
+        let headers = message.headers.as_ref();
+        match message.status {
+            Some(StatusCode::IDLE_HEARTBEAT) => {
+                let delivered = headers.and_then(|headers| number(headers, "Nats-Last-Consumer"));
+                let stream = headers.and_then(|headers| number(headers, "Nats-Last-Stream"));
+                if delivered.is_some_and(|last| last > self.delivered) {
+                    return Err(self.lost("messages were lost on the way: the heartbeat is ahead".into()));
+                }
+                if !self.filtered && stream.is_some_and(|last| last >= self.expected) {
+                    let got = stream.unwrap_or_default();
+                    self.ended = true;
+                    return Err(ReadError::Gap { got, expected: self.expected });
+                }
+                Ok(())
+            }
+            Some(StatusCode::TIMEOUT) => self.settle(headers, said),
+            Some(StatusCode::REQUEST_TERMINATED)
+                if said.eq_ignore_ascii_case("Message Size Exceeds MaxBytes")
+                    || said.eq_ignore_ascii_case("Batch Completed") =>
+            {
+                self.settle(headers, said)
+            }
+            status => {
+                let status = status.map_or(0, |status| status.as_u16());
+                Err(self.lost(format!("the broker ended it: {status} {said}")))
+            }
+        }
+    }
+
+    /// A pull ended before it brought all that it asked for: the rest is not owed any more.
+    fn settle(&mut self, headers: Option<&HeaderMap>, said: &str) -> Result<(), ReadError> {
+        let rest =
+            |name| headers.and_then(|headers| number(headers, name)).and_then(|n| usize::try_from(n).ok());
+        let (Some(messages), Some(bytes)) = (rest("Nats-Pending-Messages"), rest("Nats-Pending-Bytes"))
+        else {
+            return Err(self.lost(format!("a pull ended without account: {said}")));
+        };
+        if said.eq_ignore_ascii_case("Message Size Exceeds MaxBytes") && bytes >= PULL_BYTES_MIN {
+            return Err(self.lost(format!("the next message is larger than the {bytes} bytes asked for")));
+        }
+        self.owed_messages = self.owed_messages.saturating_sub(messages);
+        self.owed_bytes = self.owed_bytes.saturating_sub(bytes);
+        Ok(())
+    }
+
+    fn lost(&mut self, what: String) -> ReadError {
+        self.ended = true;
+        ReadError::Lost(what.into())
+    }
+
+    /// A message that has arrived; `None` when none has.
+    fn arrived(&mut self) -> Option<Result<Entry, ReadError>> {
+        while let Some(message) = self.subscriber.next().now_or_never() {
+            let Some(message) = message else {
+                return Some(Err(self.lost("the connection is closed".into())));
+            };
+            if let Some(taken) = self.take(message) {
+                return Some(taken);
+            }
+        }
+        None
+    }
+}
+
+impl Reader for Pull {
+    async fn next(&mut self) -> Result<Entry, ReadError> {
+        loop {
+            if self.ended {
+                return Err(ReadError::Lost("it had ended before; open another".into()));
+            }
+            if let Some(got) = self.short {
+                self.ended = true;
+                return Err(ReadError::Gap { got, expected: self.expected });
+            }
+            self.renew().await?;
+            if let Some(taken) = self.arrived() {
+                return taken;
+            }
+            let since = *self.silent_since.get_or_insert_with(Instant::now);
+            tokio::select! {
+                biased;
+                message = self.subscriber.next() => {
+                    let Some(message) = message else { return Err(self.lost("the connection is closed".into())) };
+                    if let Some(taken) = self.take(message) {
+                        return taken;
+                    }
+                }
+                _ = self.losses.changed() => return Err(self.lost("the connection was lost".into())),
+                () = sleep_until(since + SILENCE_MAX) => {
+                    return Err(self.lost(format!("nothing heard for {} ms", SILENCE_MAX.as_millis())));
+                }
+            }
+        }
+    }
+
+    fn ready(&mut self) -> Option<Result<Entry, ReadError>> {
+        if self.ended || self.short.is_some() {
+            return None;
+        }
+        let taken = self.arrived()?;
+        // While the caller finds something each time, nobody awaits `next`: the pull is renewed here as well.
+        // What the connection cannot take at once is tried again with the next message.
+        if let Some(Err(error)) = self.renew().now_or_never() {
+            tracing::debug!(%error, "a pull could not be renewed");
+        }
+        Some(taken)
+    }
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        // A courtesy: the broker removes the consumer by itself after `INACTIVE_MAX`.
+        let published = self.log.client.publish(self.delete_subject.clone(), Bytes::new()).now_or_never();
+        if !matches!(published, Some(Ok(()))) {
+            tracing::debug!(consumer = %self.delete_subject, "left for the broker to remove");
+        }
+    }
+}
+
+/// One pull.
+struct PullRequest {
+    messages: usize,
+    bytes: usize,
+}
+
+impl PullRequest {
+    fn body(&self) -> Bytes {
+        format!(
+            r#"{{"batch":{},"max_bytes":{},"expires":{},"idle_heartbeat":{}}}"#,
+            self.messages,
+            self.bytes,
+            PULL_EXPIRES.as_nanos(),
+            HEARTBEAT.as_nanos()
+        )
+        .into()
+    }
+}
+
+async fn create_consumer(
+    log: &JetStream,
+    stream: &str,
+    name: &str,
+    filter: Option<&str>,
+    from: u64,
+) -> Result<(), LogError> {
+    let mut config = serde_json::json!({
+        "name": name,
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": from,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "mem_storage": true,
+        "num_replicas": 1,
+        "inactive_threshold": nanoseconds(INACTIVE_MAX),
+    });
+    let mut subject = format!("$JS.API.CONSUMER.CREATE.{stream}.{name}");
+    if let Some(filter) = filter {
+        config["filter_subject"] = filter.into();
+        subject = format!("{subject}.{filter}");
+    }
+    let body = serde_json::json!({ "stream_name": stream, "config": config, "action": "create" }).to_string();
+    let created: Result<serde_json::Value, AskError> = log.ask(subject, body.into()).await;
+    created.map(|_| ()).map_err(|error| error.into_log(stream))
+}
+
+/// A receiver that has seen all losses up to now.
+pub(super) fn fresh(losses: &watch::Receiver<u64>) -> watch::Receiver<u64> {
+    let mut losses = losses.clone();
+    losses.mark_unchanged();
+    losses
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("half a minute fits")
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.as_str().parse().ok()
+}
