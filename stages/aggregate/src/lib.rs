@@ -1,1 +1,20 @@
-//! The aggregate stage.
+//! The ledger: from `contributions-p` to `commits` (design, section 5).
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`books`] | [`books::Books`]: one commit after the other, from frames to a message; and replay |
+//! | [`commit`] | the message of a commit and its place in the chain; when a commit takes no further frame |
+//! | [`postings`] | what a frame asks of each pool, and how names become numbers |
+//! | [`dataflow`] | the timely dataflow that carries postings to the pools and changes back |
+//! | [`ledger`] | the exact state of levels: contributions, hits, revisions |
+//! | [`windows`] | event-time windows: open, late, closed |
+//!
+//! Nothing here awaits, reads a clock or does I/O: what the ledger does is a function of the frames, the
+//! recorded cuts and the recorded watermarks alone (invariant I1).
+
+pub mod books;
+pub mod commit;
+pub mod dataflow;
+pub mod ledger;
+pub mod postings;
+pub mod windows;

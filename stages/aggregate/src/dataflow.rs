@@ -1,0 +1,192 @@
+//! The timely dataflow (design, section 5): entries are exchanged by pool over the worker threads, each worker's
+//! operator holds its pools' ledgers, and the timestamp is the number of the commit.
+//! [`crate::books`] hands in all of a commit at once and gets back all that it did, once the frontier has passed.
+//! The order in which records arrive never matters: a commit is sorted into log order before it is folded.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use timely::WorkerConfig;
+use timely::communication::WorkerGuards;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::{Capability, Input, Probe};
+use timely::dataflow::{InputHandle, ProbeHandle};
+use timely::worker::Worker;
+
+use crate::ledger::{Outcome, PoolLedger};
+use crate::postings::{Entry, PoolTerms, Task, Turn};
+
+/// How long a worker parks at most while a commit is under way; it is woken when another one has something.
+const PARK_MAX: Duration = Duration::from_millis(1);
+/// Worker threads at most: more than cores never helps, and a machine has fewer.
+pub const WORKERS_MAX: usize = 64;
+
+/// Why the dataflow did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// None, or too many.
+    #[error("give 1 to {WORKERS_MAX} workers, not {0}")]
+    Workers(usize),
+    /// The system gave no threads.
+    #[error("the worker threads did not start: {0}")]
+    Threads(Box<str>),
+}
+
+/// The entries of a commit.
+struct Job {
+    commit: u64,
+    entries: Vec<Entry>,
+}
+
+/// The running workers. Dropping it stops them.
+pub struct Dataflow {
+    // The order of the fields is that of dropping: the first worker ends with its jobs, then all are joined.
+    jobs: SyncSender<Job>,
+    done: Receiver<Vec<Outcome>>,
+    workers: u64,
+    _threads: WorkerGuards<()>,
+}
+
+impl Dataflow {
+    /// Starts `workers` threads, whose ledgers are empty. `seconds` are the windows' lengths.
+    pub fn start(workers: usize, seconds: &[u32]) -> Result<Self, StartError> {
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            return Err(StartError::Workers(workers));
+        }
+        let (jobs, received) = sync_channel(1);
+        let (finished, done) = channel();
+        let desk = Mutex::new(Some((received, finished)));
+        let seconds: Box<[u32]> = seconds.into();
+        let communication = match workers {
+            1 => timely::CommunicationConfig::Thread,
+            more => timely::CommunicationConfig::Process(more),
+        };
+        let config = timely::Config { communication, worker: WorkerConfig::default() };
+        let threads = timely::execute(config, move |worker| {
+            let first = worker.index() == 0;
+            let desk = desk.lock().expect("nobody panics holding the desk").take_if(|_| first);
+            run(worker, &seconds, desk);
+        })
+        .map_err(|error| StartError::Threads(error.into()))?;
+        let workers = u64::try_from(workers).expect("at most WORKERS_MAX");
+        Ok(Self { jobs, done, workers, _threads: threads })
+    }
+
+    /// Runs one commit to its end: what it did, worker by worker.
+    ///
+    /// # Panics
+    /// When a worker has died, of a broken invariant; its own message says which.
+    pub fn run(&mut self, commit: u64, turn: Turn, mut entries: Vec<Entry>) -> Vec<Outcome> {
+        entries.extend((0..self.workers).map(|route| Entry { route, task: Task::Turn(turn) }));
+        self.jobs
+            .send(Job { commit, entries })
+            .expect("the ledger's first worker lives as long as the books");
+        self.done.recv().expect("the ledger's first worker answers every commit")
+    }
+}
+
+/// A worker's life. The first one works off the desk; the others only do their share of the dataflow.
+fn run(worker: &mut Worker, seconds: &[u32], desk: Option<(Receiver<Job>, Sender<Vec<Outcome>>)>) {
+    let (mut input, probe, outcomes) = build(worker, seconds);
+    let Some((jobs, done)) = desk else { return };
+    while let Ok(Job { commit, mut entries }) = jobs.recv() {
+        input.advance_to(commit);
+        input.send_batch(&mut entries);
+        input.advance_to(commit + 1);
+        input.flush();
+        while probe.less_than(&(commit + 1)) {
+            worker.step_or_park(Some(PARK_MAX));
+        }
+        if done.send(outcomes.take()).is_err() {
+            return;
+        }
+    }
+}
+
+type Entries = InputHandle<u64, CapacityContainerBuilder<Vec<Entry>>>;
+/// What the collecting operator sends on; there is only its progress to see.
+type Nothing = CapacityContainerBuilder<Vec<()>>;
+
+/// The dataflow: entries to their pools' worker, what it did to the first worker, and the probe behind that.
+fn build(worker: &mut Worker, seconds: &[u32]) -> (Entries, ProbeHandle<u64>, Rc<RefCell<Vec<Outcome>>>) {
+    let seconds: Box<[u32]> = seconds.into();
+    let outcomes = Rc::new(RefCell::new(Vec::new()));
+    let collected = outcomes.clone();
+    let (input, probe) = worker.dataflow::<u64, _, _>(move |scope| {
+        let (input, entries) = scope.new_input::<Vec<Entry>>();
+        let (probe, _) = entries
+            .unary_frontier(Exchange::new(|entry: &Entry| entry.route), "ledger", move |_, _| {
+                let mut ledger = Ledger::new(seconds);
+                let mut open: BTreeMap<u64, (Capability<u64>, Vec<Entry>)> = BTreeMap::new();
+                move |(input, frontier), output| {
+                    input.for_each(|capability, entries| {
+                        let capability = capability.retain_least(output.output_index());
+                        let capability = capability.expect("all entries are sent at a commit's number");
+                        let commit = *capability.time();
+                        open.entry(commit).or_insert_with(|| (capability, Vec::new())).1.append(entries);
+                    });
+                    while let Some(first) = open.first_entry()
+                        && !frontier.less_equal(first.key())
+                    {
+                        let (capability, entries) = first.remove();
+                        output.session(&capability).give(ledger.fold(entries));
+                    }
+                }
+            })
+            .container::<Vec<Outcome>>()
+            .unary::<Nothing, _, _, _>(Exchange::new(|_: &Outcome| 0), "collect", move |_, _| {
+                move |input, _| input.for_each(|_, outcomes| collected.borrow_mut().append(outcomes))
+            })
+            .probe();
+        (input, probe)
+    });
+    (input, probe, outcomes)
+}
+
+/// The pools of one worker.
+struct Ledger {
+    seconds: Box<[u32]>,
+    pools: BTreeMap<u32, PoolLedger>,
+}
+
+impl Ledger {
+    fn new(seconds: Box<[u32]>) -> Self {
+        Self { seconds, pools: BTreeMap::new() }
+    }
+
+    /// Folds a commit: what it did to this worker's pools.
+    fn fold(&mut self, entries: Vec<Entry>) -> Outcome {
+        let (mut turns, mut learned, mut postings) = (Vec::new(), Vec::new(), Vec::new());
+        for Entry { task, .. } in entries {
+            match task {
+                Task::Turn(turn) => turns.push(turn),
+                Task::Learn(terms) => learned.push(terms),
+                Task::Post(asked) => postings.push(asked),
+            }
+        }
+        let [turn] = turns[..] else { panic!("a worker gets one turn per commit, and got {}", turns.len()) };
+        if turn.before.is_none() {
+            self.pools.values_mut().for_each(|pool| pool.begin(&turn));
+        }
+        learned.iter().for_each(|terms| self.learn(terms, &turn));
+        postings.sort_unstable_by_key(|asked| (asked.partition, asked.frame, asked.pool));
+        let mut outcome = Outcome::default();
+        for asked in &postings {
+            let pool = self.pools.get_mut(&asked.pool);
+            pool.expect("a pool is learned before it is posted to").post(asked, &turn, &mut outcome);
+        }
+        self.pools.values_mut().for_each(|pool| pool.turn(&turn, &mut outcome));
+        outcome
+    }
+
+    fn learn(&mut self, terms: &PoolTerms, turn: &Turn) {
+        let new = || PoolLedger::new(terms.pool, terms.minor_digits, &self.seconds);
+        self.pools.entry(terms.pool).or_insert_with(new).learn(terms, turn);
+    }
+}
