@@ -19,7 +19,7 @@ use crate::postings::{PoolEntry, Register};
 use crate::windows::ClosedWindow;
 
 /// A level's totals at most, in JSON, names included, with amounts up to 10¹⁵ units and counts up to 10¹².
-pub const LEVEL_BYTES_MAX: usize = 900;
+pub const LEVEL_BYTES_MAX: usize = 832;
 /// A hit at most, in JSON, likewise, without the texts of its wager and its level.
 pub const HIT_BYTES: usize = 760;
 /// A hit at most, with texts.

@@ -419,23 +419,22 @@ mod tests {
     #[test]
     fn held_changes_take_effect_right_after_the_hit() {
         let mut book = LevelBook::open(&terms("10", None, 100_000, 0));
-        assert!(book.learn(&terms("20", Some("9"), 200_000, 50_000)));
-        assert_eq!(
-            book.waiting,
-            Waiting {
-                increment: Some(Ppm(200_000)),
-                reserve_rate: Some(Ppm(50_000)),
-                ceiling: Some(pico("9")),
-            }
-        );
-        assert_eq!((book.base, book.ceiling), (pico("20"), None), "the base is immediate");
+        book.post(1, micro("100"));
+        assert!(book.learn(&terms("12", Some("15"), 200_000, 50_000)));
+        let waiting = Waiting {
+            increment: Some(Ppm(200_000)),
+            reserve_rate: Some(Ppm(50_000)),
+            ceiling: Some(pico("15")),
+        };
+        assert_eq!(book.waiting, waiting);
+        assert_eq!((book.base, book.ceiling), (pico("12"), None), "the base is immediate");
         book.post(1, micro("10"));
-        check(&book, "11 0 0 1 10 0");
+        check(&book, "21 0 0 11 10 0");
         let payoff = book.hit(2);
-        assert_eq!((payoff.payoff, payoff.current), (pico("11"), pico("20")));
+        assert_eq!((payoff.payoff, payoff.current), (pico("21"), pico("12")));
         assert_eq!(book.waiting, Waiting::default());
-        book.post(1, micro("10"));
-        check(&book, "20 0.5 2 3.5 30 11");
+        book.post(2, micro("20"));
+        check(&book, "15 1 1 16 22 21");
     }
 
     #[test]
