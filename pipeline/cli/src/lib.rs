@@ -1,1 +1,17 @@
-//! The operator's command.
+//! The operator's command `jackpot` (contract, section 7): one module per command, generic over the log port
+//! wherever a command only reads and appends. Results go to standard output; progress, and the one sentence of
+//! an error, to standard error. Nothing of the pipeline's own work is done here.
+
+pub mod cli;
+pub mod duration;
+pub mod exit;
+pub mod init;
+pub mod load;
+pub mod progress;
+pub mod publish;
+pub mod server;
+pub mod streams;
+pub mod terms;
+pub mod up;
+pub mod views;
+pub mod wait;

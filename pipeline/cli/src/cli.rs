@@ -1,0 +1,84 @@
+//! The command line: what there is to call, and what each call runs. Every command has a module of its own.
+
+use std::io::{BufWriter, Write};
+use std::time::Duration;
+
+use crate::server::CONNECT_MAX;
+use crate::{init, load, publish, terms, up, views, wait};
+
+/// The operator's command of the jackpot pipeline.
+#[derive(Debug, clap::Parser)]
+#[command(name = "jackpot", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Runs the whole pipeline on this machine.
+    Up(up::Args),
+    /// Creates the streams on a server, or checks those that are there.
+    Init(init::Args),
+    /// Checks, applies and shows terms.
+    #[command(subcommand)]
+    Terms(terms::Command),
+    /// Publishes newline-delimited wager batches.
+    Publish(publish::Args),
+    /// Publishes synthetic traffic.
+    Load(load::Args),
+    /// Waits until all that was published before is in totals and audit.
+    Wait(wait::Args),
+    /// Shows the present state of each level.
+    Totals(views::Args),
+    /// Shows closed windows.
+    Windows(views::WindowsArgs),
+    /// Shows hits.
+    Hits(views::Args),
+    /// Shows refusals.
+    Refusals(views::Args),
+}
+
+/// Runs a command to its end.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    dispatch(cli.command, &mut out).await?;
+    out.flush()?;
+    Ok(())
+}
+
+async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => up::run(args, out).await,
+        Command::Init(args) => init::run(&args, out).await,
+        Command::Terms(terms::Command::Check(args)) => terms::check(&args, out),
+        Command::Terms(terms::Command::Apply(args)) => {
+            terms::apply(&args, &args.server.connect(CONNECT_MAX).await?, out).await
+        }
+        Command::Terms(terms::Command::Show(args)) => {
+            terms::show(&args, &args.server.connect(CONNECT_MAX).await?, out).await
+        }
+        Command::Publish(args) => {
+            let log = args.server.connect(args.timeout).await?;
+            publish::run(args, log).await
+        }
+        Command::Load(args) => load::run(&args, args.server.connect(patient()).await?, out).await,
+        Command::Wait(args) => wait::run(&args, &args.server.connect(CONNECT_MAX).await?).await,
+        Command::Totals(args) => view(&views::TOTALS, &args, out).await,
+        Command::Hits(args) => view(&views::HITS, &args, out).await,
+        Command::Refusals(args) => view(&views::REFUSALS, &args, out).await,
+        Command::Windows(args) => {
+            let log = args.view.server.connect(CONNECT_MAX).await?;
+            views::run_windows(&views::WINDOWS, &args, &log, out).await
+        }
+    }
+}
+
+async fn view(view: &views::View, args: &views::Args, out: &mut impl Write) -> anyhow::Result<()> {
+    views::run(view, args, &args.server.connect(CONNECT_MAX).await?, out).await
+}
+
+/// Publishing outlasts a server that is away.
+fn patient() -> Duration {
+    load::PATIENCE
+}

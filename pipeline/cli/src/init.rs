@@ -1,0 +1,131 @@
+//! `jackpot init`: creates the streams on a server, or checks those that are there; for a cluster's set-up job.
+//! What the streams are is in `jackpot_core::log::jetstream::setup`, which never loses data.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use clap::builder::RangedI64ValueParser;
+use jackpot_core::log::jetstream::JetStream;
+use jackpot_core::log::jetstream::setup::{self, Done, Report, SetUp, SetUpError};
+
+use crate::exit::Unusable;
+use crate::server::{CONNECT_MAX, Server};
+
+/// Partitions of a pipeline, where nothing is said.
+pub const PARTITIONS: u16 = 4;
+
+/// Creates the streams on a server, or checks those that are there; refuses what would lose data.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// How many lanes, fixed for ever; 4 where there are no streams yet.
+    #[arg(long, value_name = "N", value_parser = partitions_parser())]
+    partitions: Option<u16>,
+    /// On how many servers each stream is kept: 3 on a cluster.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedI64ValueParser::<u8>::new().range(1..=5))]
+    replicas: u8,
+    /// What the new streams together may hold, such as 16GiB.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    budget: Option<u64>,
+    /// What a stream (`validated-0`), or all of a kind (`validated`), may hold; also of streams that exist.
+    #[arg(long = "max-bytes", value_name = "STREAM=SIZE", value_parser = stream_size)]
+    max_bytes: Vec<(String, u64)>,
+}
+
+/// How `--partitions` is read.
+pub fn partitions_parser() -> RangedI64ValueParser<u16> {
+    RangedI64ValueParser::new().range(1..=i64::from(jackpot_core::limits::PARTITIONS_MAX))
+}
+
+/// Runs the command.
+pub async fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    let log = args.server.connect(CONNECT_MAX).await?;
+    let partitions = partitions(&log, args.partitions).await?;
+    let mut setup = SetUp { replicas: args.replicas, ..SetUp::new(partitions) };
+    if let Some(budget) = args.budget {
+        setup.budget_bytes = budget;
+    }
+    setup.max_bytes = BTreeMap::from_iter(args.max_bytes.iter().cloned());
+    let report = ensure(&log, &setup).await?;
+    for (stream, done) in &report.streams {
+        match done {
+            Done::Created => writeln!(out, "{stream}: created")?,
+            Done::Unchanged => writeln!(out, "{stream}: as it should be")?,
+            Done::Updated(changes) => writeln!(out, "{stream}: changed {}", changes.join(", "))?,
+        }
+    }
+    writeln!(out, "{partitions} partitions")?;
+    Ok(())
+}
+
+/// The number of partitions: the one that was asked for, or the one that the data has.
+pub async fn partitions(log: &JetStream, asked: Option<u16>) -> anyhow::Result<u16> {
+    let has = setup::partitions(log).await?;
+    match (has, asked) {
+        (Some(has), Some(asked)) if has != asked => Err(Unusable::new(format!(
+            "--partitions {asked} does not fit the data, which has {has}, for ever; leave the flag out, or start with other data"
+        ))
+        .into()),
+        (Some(has), _) => Ok(has),
+        (None, asked) => Ok(asked.unwrap_or(PARTITIONS)),
+    }
+}
+
+/// Creates or checks the streams; a setting that cannot be is a flag that cannot be used.
+pub async fn ensure(log: &JetStream, setup: &SetUp) -> anyhow::Result<Report> {
+    setup::ensure(log, setup).await.map_err(|error| match &error {
+        SetUpError::Settings(_) | SetUpError::Partitions { .. } | SetUpError::TooSmall { .. } => {
+            anyhow::Error::new(Unusable::new(error.to_string()))
+        }
+        _ => error.into(),
+    })
+}
+
+/// Reads a size: a whole number of bytes, or of KiB, MiB, GiB or TiB.
+fn size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err("give a whole number of bytes, or of KiB, MiB, GiB or TiB, such as 16GiB".into()),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes
+        .filter(|&bytes| bytes > 0 && i64::try_from(bytes).is_ok())
+        .ok_or_else(|| "give a size above 0 that a stream can have, such as 16GiB".into())
+}
+
+fn stream_size(text: &str) -> Result<(String, u64), String> {
+    let (stream, bytes) = text.split_once('=').ok_or("give a stream and a size, such as wagers=64GiB")?;
+    let kind = stream.rsplit_once('-').map_or(stream, |(kind, _)| kind);
+    let known = setup::streams(&SetUp::new(1))
+        .iter()
+        .any(|known| known.name == stream || known.name == kind || known.name == format!("{kind}-0"));
+    if !known {
+        return Err(format!("there is no stream `{stream}`"));
+    }
+    Ok((stream.to_owned(), size(bytes)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("16GiB"), Ok(16 << 30));
+        assert_eq!(size("1000"), Ok(1_000));
+        for bad in ["", "0", "GiB", "1.5GiB", "16GB", "9999999999TiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(stream_size("wagers=1MiB"), Ok(("wagers".into(), 1 << 20)));
+        assert_eq!(stream_size("validated=1MiB"), Ok(("validated".into(), 1 << 20)));
+        assert!(stream_size("validated-3=1MiB").is_ok());
+        assert!(stream_size("wager=1MiB").is_err() && stream_size("wagers").is_err());
+    }
+}

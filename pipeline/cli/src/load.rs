@@ -1,0 +1,195 @@
+//! `jackpot load`: synthetic traffic, seeded, by the terms in force, going on after each source's last batch.
+//! What is made is a pure function of its settings ([`traffic`]); here it is timed and published.
+
+pub mod market;
+pub mod places;
+pub mod random;
+pub mod session;
+pub mod traffic;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::builder::RangedU64ValueParser;
+use jackpot_core::limits;
+use jackpot_core::log::Log;
+use jackpot_core::terms::{Terms, store};
+use jackpot_core::time::Millis;
+use jackpot_core::topology;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep_until};
+
+use crate::duration;
+use crate::progress::{Progress, counted};
+use crate::publish::publisher::{Letter, Publisher};
+use crate::server::Server;
+use traffic::{Settings, Traffic};
+
+/// Wagers of a batch, where nothing is said: producers batch, since a message costs more than a wager.
+const BATCH: u64 = 100;
+/// How long a server may be away.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Publishes realistic synthetic traffic: the same seed, start and first numbers give the same bytes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Wagers a second.
+    #[arg(long, value_name = "R", value_parser = RangedU64ValueParser::<u64>::new().range(1..=10_000_000))]
+    rate: u64,
+    /// For how long.
+    #[arg(long, value_name = "S", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000))]
+    seconds: u64,
+    /// The seed.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// When the first wager happens (RFC 3339); now where it is not given.
+    #[arg(long, value_name = "TIME", value_parser = duration::time)]
+    start: Option<Millis>,
+    /// The first batch number of each source; after its last batch where it is not given.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000_000_000))]
+    from: Option<u64>,
+    /// Wagers of a batch at most.
+    #[arg(long, value_name = "N", default_value_t = BATCH, value_parser = RangedU64ValueParser::<u64>::new().range(1..=500))]
+    batch: u64,
+    /// Write the batches to standard output, one a line, instead of publishing them; with --start, at once.
+    #[arg(long)]
+    print: bool,
+}
+
+/// Runs the command.
+pub async fn run<L: Log>(args: &Args, log: L, out: &mut impl Write) -> anyhow::Result<()> {
+    let terms = in_force(&log).await?;
+    for source in terms.sources.iter().filter(|source| !source.keys.is_empty()) {
+        eprintln!("jackpot: {} is left out, since its batches must be signed", source.source);
+    }
+    let settings = Settings {
+        seed: args.seed,
+        start: args.start.unwrap_or_else(Millis::now),
+        rate: args.rate,
+        wagers: args.rate * args.seconds,
+        batch: usize::try_from(args.batch).unwrap_or(limits::BATCH_WAGERS_MAX),
+        from: first_numbers(&log, &terms, args.from).await?,
+    };
+    let traffic = Traffic::new(&terms, settings)?;
+    if args.print {
+        return print(traffic, args.start.is_none(), out).await;
+    }
+    let mut progress = Progress::new();
+    let (began, mut wagers) = (Instant::now(), 0);
+    let published = publish(traffic, log, |more| {
+        wagers += more;
+        progress.show(|| format!("{} published", counted(wagers, "wager", "wagers")));
+    })
+    .await;
+    progress.clear();
+    let batches = published?;
+    eprintln!(
+        "published {} in {} in {} s",
+        counted(wagers, "wager", "wagers"),
+        counted(batches, "batch", "batches"),
+        began.elapsed().as_secs()
+    );
+    Ok(())
+}
+
+/// Publishes traffic as it falls due, telling `published` the wagers of each batch; gives the batches.
+pub async fn publish<L: Log>(
+    traffic: Traffic,
+    log: L,
+    mut published: impl FnMut(u64),
+) -> anyhow::Result<u64> {
+    let mut publisher: Publisher<L, Place> = Publisher::new(log, PATIENCE);
+    let began = Instant::now();
+    for batch in traffic {
+        wait_until(began, batch.due_ms).await;
+        let subject = topology::wagers(&batch.operator, &batch.source);
+        let place = Place { source: batch.source, sequence: batch.sequence };
+        publisher.publish(Letter { place, subject, payload: batch.body }).await?;
+        published(batch.wagers);
+    }
+    publisher.finish().await?;
+    match publisher.rejected.first() {
+        None => Ok(publisher.acknowledged),
+        Some(first) => Err(anyhow!("the server does not take batch {}: {}", first.place, first.why)),
+    }
+}
+
+async fn print(traffic: Traffic, timed: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let began = Instant::now();
+    for batch in traffic {
+        if timed {
+            wait_until(began, batch.due_ms).await;
+        }
+        out.write_all(&batch.body)?;
+        out.write_all(b"\n")?;
+        if timed {
+            out.flush()?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+async fn wait_until(began: Instant, due_ms: u64) {
+    let due = began + Duration::from_millis(due_ms);
+    if due > Instant::now() {
+        sleep_until(due).await;
+    }
+}
+
+/// A batch's id, by which people find it again.
+struct Place {
+    source: String,
+    sequence: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source, self.sequence)
+    }
+}
+
+/// The terms that were applied last.
+pub async fn in_force<L: Log>(log: &L) -> anyhow::Result<Terms> {
+    let claim = store::latest(log).await?;
+    let claim =
+        claim.ok_or_else(|| anyhow!("no terms are in force; apply some with `jackpot terms apply FILE`"))?;
+    Ok(store::load(log, claim.revision).await?)
+}
+
+/// The first batch number of each source: the given one, or the one after its last batch in the ingress.
+pub async fn first_numbers<L: Log>(
+    log: &L,
+    terms: &Terms,
+    from: Option<u64>,
+) -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut numbers = BTreeMap::new();
+    for source in &terms.sources {
+        let first = match from {
+            Some(from) => from,
+            None => last_number(log, &source.operator, &source.source).await? + 1,
+        };
+        numbers.insert(source.source.clone(), first);
+    }
+    Ok(numbers)
+}
+
+/// The number of a source's last batch; 0 when it has none.
+async fn last_number<L: Log>(log: &L, operator: &str, source: &str) -> anyhow::Result<u64> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        sequence: u64,
+    }
+    let Some(entry) = log.last(topology::WAGERS, &format!("lane.*.{operator}.{source}")).await? else {
+        return Ok(0);
+    };
+    let numbered: Numbered = serde_json::from_slice(&entry.payload).with_context(|| {
+        format!("the last batch of {source} has no number; say where to go on with --from")
+    })?;
+    Ok(numbered.sequence)
+}

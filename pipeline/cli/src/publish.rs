@@ -1,0 +1,85 @@
+//! `jackpot publish`: newline-delimited wager batches, each line's bytes unchanged, per source in the order of
+//! the files. It reads only `operator` and `source` of a line; what a batch is worth, validate decides.
+
+pub mod address;
+pub mod lines;
+pub mod publisher;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::bail;
+use jackpot_core::log::Log;
+use tokio::time::Instant;
+
+use crate::duration;
+use crate::progress::{Progress, counted};
+use crate::server::Server;
+use lines::Place;
+use publisher::{Letter, Publisher, Rejection};
+
+/// Lines that are named at most; the rest are counted.
+const NAMED_MAX: usize = 100;
+
+/// Publishes newline-delimited wager batches. Safe to repeat.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Files of batches, one a line; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How long to wait for a server that is away or full.
+    #[arg(long, default_value = "60s", value_parser = duration::parse)]
+    pub(crate) timeout: Duration,
+}
+
+/// Publishes all lines; fails when one of them could not be.
+pub async fn run<L: Log>(args: Args, log: L) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut lines = lines::read(args.files);
+    let mut publisher: Publisher<L, Place> = Publisher::new(log, args.timeout);
+    let mut unaddressed = Vec::new();
+    let mut progress = Progress::new();
+    while let Some((place, content)) = lines.recv().await {
+        match content.and_then(|payload| Ok((address::subject(&payload)?, payload))) {
+            Ok((subject, payload)) => {
+                let sent = publisher.publish(Letter { place, subject, payload }).await;
+                if sent.is_err() {
+                    progress.clear();
+                }
+                sent?;
+            }
+            Err(why) => unaddressed.push(Rejection { place, why }),
+        }
+        progress.show(|| format!("{} acknowledged", counted(publisher.acknowledged, "batch", "batches")));
+    }
+    let finished = publisher.finish().await;
+    progress.clear();
+    finished?;
+    unaddressed.append(&mut publisher.rejected);
+    eprintln!(
+        "published {} in {} ms",
+        counted(publisher.acknowledged, "batch", "batches"),
+        began.elapsed().as_millis()
+    );
+    name(&unaddressed)
+}
+
+/// Names the lines that were left out.
+fn name(left_out: &[Rejection<Place>]) -> anyhow::Result<()> {
+    for Rejection { place, why } in left_out.iter().take(NAMED_MAX) {
+        eprintln!("{place}: {why}");
+    }
+    if left_out.len() > NAMED_MAX {
+        eprintln!("… and {} more", left_out.len() - NAMED_MAX);
+    }
+    if left_out.is_empty() {
+        return Ok(());
+    }
+    let count = u64::try_from(left_out.len()).unwrap_or(u64::MAX);
+    bail!(
+        "{} left out, as named above; mend them and publish them again",
+        counted(count, "line was", "lines were")
+    )
+}

@@ -1,0 +1,230 @@
+//! Publishes batches with many in flight, and outlasts a server that is away or full.
+//! `publish`, `load` and the demo use it. It never drops a batch and never names a message id: after trouble
+//! it sends all that was not acknowledged again, in order, which is always safe.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use jackpot_core::log::{Append, AppendError, Appender, Expect, Log, LogError};
+use jackpot_core::topology;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Batches in flight at most: the server is not faster with more (nats-facts).
+const IN_FLIGHT_MAX: usize = 4_096;
+/// Their bytes at most.
+const BYTES_IN_FLIGHT_MAX: usize = 32 * 1024 * 1024;
+/// An acknowledgement that takes longer than this is taken for lost.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The first pause after trouble, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// A batch on its way. `P` says where it came from.
+#[derive(Debug)]
+pub struct Letter<P> {
+    /// Where it came from.
+    pub place: P,
+    /// Where it goes.
+    pub subject: String,
+    /// Its body.
+    pub payload: Bytes,
+}
+
+/// A batch that the server will never take.
+#[derive(Debug)]
+pub struct Rejection<P> {
+    /// Where it came from.
+    pub place: P,
+    /// Why.
+    pub why: String,
+}
+
+/// Why publishing was given up.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The server was away, or full, for too long.
+    #[error(
+        "{why}, for longer than {}; {unacknowledged} from {first} on were not acknowledged: mend the server and run the same command again",
+        crate::duration::show(*.patience)
+    )]
+    Stalled {
+        /// What the last try said.
+        why: String,
+        /// For how long it was tried.
+        patience: Duration,
+        /// How many are on their way.
+        unacknowledged: String,
+        /// The first of them.
+        first: String,
+    },
+    /// There is nothing to publish to.
+    #[error(transparent)]
+    Log(LogError),
+}
+
+/// Publishes letters in order.
+#[derive(Debug)]
+pub struct Publisher<L: Log, P> {
+    log: L,
+    patience: Duration,
+    appender: Option<L::Appender>,
+    /// What is not acknowledged, the oldest first.
+    letters: VecDeque<Letter<P>>,
+    /// Its bytes.
+    bytes: usize,
+    /// How many of it the present appender has sent.
+    sent: usize,
+    /// Since when nothing has been acknowledged, and how long to pause next.
+    trouble: Option<(Instant, Duration)>,
+    /// How many were acknowledged.
+    pub acknowledged: u64,
+    /// What the server will never take.
+    pub rejected: Vec<Rejection<P>>,
+}
+
+impl<L: Log, P: fmt::Display> Publisher<L, P> {
+    /// Publishes to `log`; gives up when nothing is acknowledged for as long as `patience`.
+    pub fn new(log: L, patience: Duration) -> Self {
+        let letters = VecDeque::new();
+        Self {
+            log,
+            patience,
+            appender: None,
+            letters,
+            bytes: 0,
+            sent: 0,
+            trouble: None,
+            acknowledged: 0,
+            rejected: Vec::new(),
+        }
+    }
+
+    /// Takes a letter, and waits for room first.
+    pub async fn publish(&mut self, letter: Letter<P>) -> Result<(), PublishError> {
+        while !self.letters.is_empty()
+            && (self.letters.len() >= IN_FLIGHT_MAX
+                || self.bytes + letter.payload.len() > BYTES_IN_FLIGHT_MAX)
+        {
+            self.advance().await?;
+        }
+        self.bytes += letter.payload.len();
+        self.letters.push_back(letter);
+        self.send().await?;
+        self.collect().await
+    }
+
+    /// Waits until all is acknowledged or rejected.
+    pub async fn finish(&mut self) -> Result<(), PublishError> {
+        while !self.letters.is_empty() {
+            self.advance().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, and learns the fate of the oldest.
+    async fn advance(&mut self) -> Result<(), PublishError> {
+        self.send().await?;
+        if self.sent == 0 {
+            return Ok(());
+        }
+        let Some(appender) = &mut self.appender else { return Ok(()) };
+        let fate = timeout(ANSWER_MAX, appender.acknowledged()).await;
+        self.settle(fate.unwrap_or_else(|_| Err(AppendError::Unknown("nothing came back".into())))).await
+    }
+
+    /// Learns what has come back already.
+    async fn collect(&mut self) -> Result<(), PublishError> {
+        while self.sent > 0
+            && let Some(appender) = &mut self.appender
+            && let Some(fate) = appender.acknowledged().now_or_never()
+        {
+            self.settle(fate).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was not sent; after trouble the oldest alone, until it is acknowledged.
+    async fn send(&mut self) -> Result<(), PublishError> {
+        if self.appender.is_none() {
+            match timeout(ANSWER_MAX, self.log.appender()).await {
+                Ok(Ok(appender)) => self.appender = Some(appender),
+                Ok(Err(error)) => return self.stumble(error.to_string()).await,
+                Err(_) => return self.stumble("the server does not answer".into()).await,
+            }
+        }
+        while let Some(letter) = self.letters.get(self.sent)
+            && let Some(appender) = &mut self.appender
+            && (self.trouble.is_none() || self.sent == 0)
+        {
+            let append = Append {
+                subject: letter.subject.clone(),
+                headers: Vec::new(),
+                payload: letter.payload.clone(),
+                expect: Expect::Any,
+            };
+            match timeout(ANSWER_MAX, appender.send(append)).await {
+                Ok(Ok(())) => self.sent += 1,
+                Ok(Err(error)) => return self.stumble(error.to_string()).await,
+                Err(_) => return self.stumble("the server does not answer".into()).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, fate: Result<u64, AppendError>) -> Result<(), PublishError> {
+        match fate {
+            Ok(_) => {
+                self.take_oldest();
+                self.acknowledged += 1;
+                self.trouble = None;
+                Ok(())
+            }
+            Err(AppendError::Rejected(why)) => {
+                // A server that has just started may know the stream only in a moment.
+                match self.log.extent(topology::WAGERS).await {
+                    Ok(_) => {
+                        if let Some(letter) = self.take_oldest() {
+                            self.rejected.push(Rejection { place: letter.place, why: why.into() });
+                        }
+                        Ok(())
+                    }
+                    Err(LogError::Unavailable(_)) => self.stumble(why.into()).await,
+                    Err(error) => Err(PublishError::Log(error)),
+                }
+            }
+            Err(error) => self.stumble(error.to_string()).await,
+        }
+    }
+
+    fn take_oldest(&mut self) -> Option<Letter<P>> {
+        let letter = self.letters.pop_front()?;
+        self.bytes -= letter.payload.len();
+        self.sent -= 1;
+        Some(letter)
+    }
+
+    /// Something went wrong: forget what is in flight, pause, and have it all sent again.
+    async fn stumble(&mut self, why: String) -> Result<(), PublishError> {
+        self.appender = None;
+        self.sent = 0;
+        let (since, pause) = *self.trouble.get_or_insert_with(|| {
+            eprintln!("jackpot: {why}; trying again for {}", crate::duration::show(self.patience));
+            (Instant::now(), PAUSE.0)
+        });
+        let left = self.patience.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            let count = u64::try_from(self.letters.len()).unwrap_or(u64::MAX);
+            return Err(PublishError::Stalled {
+                why,
+                patience: self.patience,
+                unacknowledged: crate::progress::counted(count, "batch", "batches"),
+                first: self.letters.front().map_or(String::new(), |letter| letter.place.to_string()),
+            });
+        }
+        sleep(pause.min(left)).await;
+        self.trouble = Some((since, (pause * 2).min(PAUSE.1)));
+        Ok(())
+    }
+}

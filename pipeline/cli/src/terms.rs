@@ -1,0 +1,261 @@
+//! `jackpot terms`: checks terms, applies them while everything runs, and shows what was applied.
+//! How revisions are kept is `jackpot_core::terms::store`'s matter; when a revision takes effect, the ledger's.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use jackpot_core::log::{AppendError, Log, LogError};
+use jackpot_core::terms::store::{self, StoreError};
+use jackpot_core::terms::{Fault, Terms};
+use tokio::time::{Instant, sleep};
+
+use crate::duration;
+use crate::progress::counted;
+use crate::server::Server;
+use crate::{streams, wait};
+
+/// The example terms: what `jackpot up` applies where none are named.
+pub const EXAMPLE: &[u8] = include_bytes!("../terms/example.json");
+/// How often it is asked whether a revision runs, and a passing failure is tried again.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Checks, applies and shows terms.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Finds all faults of a document, without a server.
+    Check(CheckArgs),
+    /// Applies a document, and waits until every partition runs it.
+    Apply(ApplyArgs),
+    /// Prints an applied revision; the last one where none is named.
+    Show(ShowArgs),
+}
+
+/// Arguments of `terms check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The document.
+    file: PathBuf,
+}
+
+/// Arguments of `terms apply`.
+#[derive(Debug, clap::Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// The document.
+    file: PathBuf,
+    /// How long to wait until every partition runs it.
+    #[arg(long, default_value = "60s", value_parser = duration::parse)]
+    timeout: Duration,
+}
+
+/// Arguments of `terms show`.
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// The revision.
+    revision: Option<u64>,
+}
+
+/// Prints what is wrong with a document, or what is in it.
+pub fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
+    let document = read(&args.file)?;
+    let terms = parse(&args.file.display().to_string(), &document, out)?;
+    let levels = terms.pools.iter().map(|pool| pool.levels.len()).sum::<usize>();
+    let count = |count: usize, one, many| counted(u64::try_from(count).unwrap_or(u64::MAX), one, many);
+    writeln!(
+        out,
+        "{}: no faults: revision {}, {} with {}, {}, {}",
+        args.file.display(),
+        terms.revision,
+        count(terms.pools.len(), "pool", "pools"),
+        count(levels, "level", "levels"),
+        count(terms.sources.len(), "source", "sources"),
+        count(terms.games.len(), "game", "games"),
+    )?;
+    Ok(())
+}
+
+/// Reads a document from a file.
+pub fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("cannot read {}; name a file of terms", file.display()))
+}
+
+/// Reads terms; faults go to `faults`, one a line.
+pub fn parse(name: &str, document: &[u8], faults: &mut impl Write) -> anyhow::Result<Terms> {
+    Terms::parse(document).map_err(|found| refused(name, &found, faults))
+}
+
+fn refused(name: &str, found: &[Fault], faults: &mut impl Write) -> anyhow::Error {
+    for Fault { place, what } in found {
+        if let Err(error) = writeln!(faults, "{place}: {what}") {
+            return error.into();
+        }
+    }
+    let count = u64::try_from(found.len()).unwrap_or(u64::MAX);
+    anyhow!("{name} has {}; mend what is named and try again", counted(count, "fault", "faults"))
+}
+
+/// Checks, stores and activates terms, and waits until they run.
+pub async fn apply<L: Log>(args: &ApplyArgs, log: &L, out: &mut impl Write) -> anyhow::Result<()> {
+    let document = read(&args.file)?;
+    let terms = parse(&args.file.display().to_string(), &document, &mut std::io::stderr())?;
+    let deadline = Instant::now() + args.timeout;
+    activate(log, &args.file.display().to_string(), &terms, deadline).await?;
+    running(log, terms.revision, deadline).await?;
+    writeln!(out, "revision {} is in force on every partition", terms.revision)?;
+    Ok(())
+}
+
+/// Stores terms and puts their markers into the ingress; all of it is safe to repeat.
+pub async fn activate<L: Log>(log: &L, name: &str, terms: &Terms, deadline: Instant) -> anyhow::Result<()> {
+    let partitions = streams::partitions(log).await?;
+    loop {
+        let error = match try_activate(log, name, partitions, terms).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let passing = matches!(
+            error.downcast_ref::<StoreError>(),
+            Some(
+                StoreError::Log(LogError::Unavailable(_))
+                    | StoreError::Append(
+                        AppendError::Fenced(_) | AppendError::Full(_) | AppendError::Unknown(_)
+                    )
+            )
+        );
+        if !passing || Instant::now() + POLL >= deadline {
+            return Err(error);
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn try_activate<L: Log>(log: &L, name: &str, partitions: u16, terms: &Terms) -> anyhow::Result<()> {
+    if store::claim(log, terms.revision).await?.is_none()
+        && let Some(latest) = store::latest(log).await?
+    {
+        let before = store::load(log, latest.revision).await?;
+        let faults = against(&before, terms);
+        if !faults.is_empty() {
+            return Err(refused(name, &faults, &mut std::io::stderr()));
+        }
+    }
+    let claim = store::store(log, terms).await?;
+    store::activate(log, partitions, &claim).await?;
+    Ok(())
+}
+
+/// What of a new revision the pipeline can never take up after the one before.
+fn against(before: &Terms, after: &Terms) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut add = |place: String, what: String| faults.push(Fault { place, what });
+    if after.revision != before.revision + 1 {
+        let next = before.revision + 1;
+        add("revision".into(), format!("must be {next}, the one after the last that was applied"));
+    }
+    let pools: BTreeMap<&str, usize> =
+        after.pools.iter().enumerate().map(|(index, pool)| (pool.pool.as_str(), index)).collect();
+    for old in &before.pools {
+        let Some(&index) = pools.get(old.pool.as_str()) else {
+            add("pools".into(), format!("`{}` is missing, and a pool cannot be removed", old.pool));
+            continue;
+        };
+        let new = &after.pools[index];
+        if new.currency != old.currency {
+            add(format!("pools[{index}].currency"), format!("cannot be changed from {}", old.currency));
+        }
+        for level in &old.levels {
+            if !new.levels.iter().any(|kept| kept.level == level.level) {
+                add(
+                    format!("pools[{index}].levels"),
+                    format!("`{}` is missing, and a level cannot be removed", level.level),
+                );
+            }
+        }
+    }
+    faults
+}
+
+/// Waits until the ledger has run a revision, which it does when every partition says so.
+pub async fn running<L: Log>(log: &L, revision: u64, deadline: Instant) -> anyhow::Result<()> {
+    loop {
+        let ran = match wait::last_commit(log).await {
+            Ok(commit) => commit.map_or(0, |commit| commit.terms),
+            Err(error) => match error.downcast_ref::<LogError>() {
+                Some(LogError::Unavailable(_)) => 0,
+                _ => return Err(error),
+            },
+        };
+        if ran >= revision {
+            return Ok(());
+        }
+        if Instant::now() + POLL >= deadline {
+            bail!(
+                "revision {revision} is applied, but no commit has run it yet (the last one ran {ran}); \
+                 see that all stages run, then run the same command again"
+            );
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Prints an applied revision as JSON.
+pub async fn show<L: Log>(args: &ShowArgs, log: &L, out: &mut impl Write) -> anyhow::Result<()> {
+    let terms = match args.revision {
+        Some(revision) => store::load(log, revision).await?,
+        None => crate::load::in_force(log).await?,
+    };
+    serde_json::to_writer_pretty(&mut *out, &terms)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Terms {
+        Terms::parse(EXAMPLE).unwrap_or_else(|faults| panic!("{faults:#?}"))
+    }
+
+    #[test]
+    fn the_example_has_no_faults_and_names_no_key() {
+        let terms = example();
+        assert_eq!((terms.operators.len(), terms.sources.len(), terms.games.len()), (4, 12, 10));
+        assert_eq!(terms.pools.len(), 3);
+        assert!(terms.sources.iter().all(|source| source.keys.is_empty()));
+    }
+
+    #[test]
+    fn faults_are_told_one_a_line() {
+        let document = String::from_utf8(EXAMPLE.to_vec()).expect("text").replace("\"0.10\"", "\"1000\"");
+        let document = document.replace("\"GB\", \"DE\"]", "\"GB\", \"XX\"]");
+        let mut told = Vec::new();
+        let error = parse("terms.json", document.as_bytes(), &mut told).expect_err("there are faults");
+        assert!(error.to_string().starts_with("terms.json has 2 faults"), "{error}");
+        let told = String::from_utf8(told).expect("text");
+        assert!(told.lines().count() == 2 && told.contains("pools[0].min_wager: "), "{told}");
+    }
+
+    #[test]
+    fn a_revision_follows_the_one_before() {
+        let before = example();
+        let check = |change: fn(&mut Terms), expect: &[&str]| {
+            let mut after = before.clone();
+            after.revision = 2;
+            change(&mut after);
+            let places: Vec<String> = against(&before, &after).into_iter().map(|fault| fault.place).collect();
+            assert_eq!(places, expect);
+        };
+        check(|_| {}, &[]);
+        check(|terms| terms.revision = 3, &["revision"]);
+        check(|terms| terms.pools.truncate(2), &["pools"]);
+        check(|terms| terms.pools[1].currency = "EUR".into(), &["pools[1].currency"]);
+        check(|terms| terms.pools[0].levels.truncate(2), &["pools[0].levels"]);
+    }
+}

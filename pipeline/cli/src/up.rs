@@ -1,0 +1,282 @@
+//! `jackpot up`: the whole pipeline on this machine, from an empty directory to `ready`, until it is told to stop.
+//! Here is the order of things; processes are kept alive by [`fleet`], asked for readiness by [`probe`].
+//! Standard output holds where everything listens and `ready`; all else goes to standard error.
+
+pub mod demo;
+pub mod fleet;
+pub mod probe;
+pub mod stages;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use clap::builder::RangedI64ValueParser;
+use jackpot_core::broker::{Broker, BrokerError, BrokerSettings, Sync};
+use jackpot_core::log::jetstream::JetStream;
+use jackpot_core::log::jetstream::setup::SetUp;
+use jackpot_core::refusal::StageName;
+use jackpot_core::terms::{Terms, store};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep};
+
+use crate::exit::Unusable;
+use crate::server::{self, Credentials};
+use crate::{init, terms};
+use fleet::Fleet;
+use stages::Ports;
+
+/// How long a server that was given may take to answer, and one that has started to take terms.
+const SERVER_MAX: Duration = Duration::from_secs(60);
+/// How often it is said what is still waited for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// Runs the whole pipeline on this machine.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where the data is kept.
+    #[arg(long, value_name = "DIR", default_value = "jackpot-data")]
+    dir: PathBuf,
+    /// How many lanes, fixed for ever; 4 where there is no data yet.
+    #[arg(long, value_name = "N", value_parser = init::partitions_parser())]
+    partitions: Option<u16>,
+    /// Use this running NATS server instead of an own one.
+    #[arg(long, env = "NATS_URL", value_name = "URL")]
+    nats: Option<String>,
+    #[command(flatten)]
+    credentials: Credentials,
+    /// The port of the own NATS server; 0: any that is free.
+    #[arg(long, value_name = "PORT", default_value_t = 4222)]
+    nats_port: u16,
+    /// The first of the five metrics ports, in the order of the pipeline; 0: any that are free.
+    #[arg(long, value_name = "PORT", default_value_t = 9600, value_parser = RangedI64ValueParser::<u16>::new().range(0..=65_531))]
+    metrics_port: u16,
+    /// The secrets of the keys that the terms name.
+    #[arg(long, env = "JACKPOT_KEYS", value_name = "FILE")]
+    keys: Option<PathBuf>,
+    /// The terms to apply; the example terms where none are in force.
+    #[arg(long, value_name = "FILE")]
+    terms: Option<PathBuf>,
+    /// When the own server acknowledges: after an fsync, or (for trials) before it.
+    #[arg(long, value_enum, default_value_t = SyncMode::Always)]
+    sync: SyncMode,
+    /// Add live traffic, and print the totals as they grow.
+    #[arg(long)]
+    demo: bool,
+}
+
+/// When the server acknowledges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SyncMode {
+    /// After it has been written through to the disk.
+    Always,
+    /// Before: a power cut may lose what was acknowledged.
+    Relaxed,
+}
+
+/// Runs everything until it is told to stop, or cannot go on.
+pub async fn run(args: Args, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let named = args.named_terms()?;
+    let (mut fleet, mut failures) = Fleet::new();
+    let ended = tokio::select! {
+        biased;
+        () = stop.asked() => Ok(()),
+        Some(failure) = failures.recv() => Err(failure),
+        result = bring_up(&args, named, &mut fleet, out) => result,
+    };
+    if !fleet.is_empty() {
+        eprintln!("jackpot: stopping the stages, then the server");
+    }
+    fleet.shut_down().await;
+    ended
+}
+
+/// Starts all, says where it is, and stays; it returns only when it cannot go on.
+async fn bring_up(
+    args: &Args,
+    named: Option<(String, Terms)>,
+    fleet: &mut Fleet,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    for (flag, file) in args.files() {
+        server::readable(flag, file)?;
+    }
+    let stages = stages::find().await?;
+    let ports = Ports::choose(args.metrics_port)?;
+    let url = match &args.nats {
+        Some(url) => url.clone(),
+        None => start_broker(args, fleet).await?,
+    };
+    let log = server::connect(&url, &args.credentials, SERVER_MAX).await?;
+    let partitions = init::partitions(&log, args.partitions).await?;
+    eprintln!("jackpot: checking the streams of {partitions} partitions");
+    init::ensure(&log, &SetUp::new(partitions)).await?;
+    let terms = take_up_terms(&log, partitions, named).await?;
+    for (name, program) in stages {
+        let command = stages::command(&program, name, &url, args, &ports);
+        eprintln!("jackpot: starting {name}");
+        fleet.keep(name.as_str(), command);
+    }
+    for &name in StageName::ALL {
+        wait_ready(name, ports.of(name)).await;
+    }
+    eprintln!("jackpot: waiting until revision {} of the terms runs on every partition", terms.revision);
+    while let Err(error) = terms::running(&log, terms.revision, Instant::now() + SAY_EVERY).await {
+        eprintln!("jackpot: {error:#}");
+    }
+    say_where(args, &url, &ports, partitions, &terms, out)?;
+    if args.demo {
+        return demo::run(&log, &terms, out).await;
+    }
+    std::future::pending().await
+}
+
+/// The own server: found or installed, started, kept alive.
+async fn start_broker(args: &Args, fleet: &mut Fleet) -> anyhow::Result<String> {
+    eprintln!("jackpot: starting nats-server (where there is none on PATH, one is installed first)");
+    let sync = match args.sync {
+        SyncMode::Always => Sync::Always,
+        SyncMode::Relaxed => Sync::Relaxed,
+    };
+    let settings = BrokerSettings { port: args.nats_port, ..BrokerSettings::new(&args.dir, sync) };
+    let broker = Broker::start(settings).await.map_err(|error| match &error {
+        BrokerError::Dir { .. } => {
+            anyhow::Error::new(Unusable::new(format!("--dir {}: {error}", args.dir.display())))
+        }
+        BrokerError::Ended { said, .. } if said.contains("address already in use") => anyhow::anyhow!(
+            "port {} is in use; give another --nats-port, or use the server that is there with --nats",
+            args.nats_port
+        ),
+        _ => error.into(),
+    })?;
+    let url = broker.url();
+    fleet.keep_broker(broker);
+    Ok(url)
+}
+
+/// Sees that terms are in force: those that were named, else those that are, else the example.
+async fn take_up_terms(
+    log: &JetStream,
+    partitions: u16,
+    named: Option<(String, Terms)>,
+) -> anyhow::Result<Terms> {
+    let deadline = Instant::now() + SERVER_MAX;
+    let (name, terms) = match (named, store::latest(log).await?) {
+        (Some(named), _) => named,
+        (None, Some(claim)) => {
+            eprintln!("jackpot: revision {} of the terms stays in force", claim.revision);
+            store::activate(log, partitions, &claim).await?;
+            return Ok(store::load(log, claim.revision).await?);
+        }
+        (None, None) => {
+            let name = "the example terms".to_owned();
+            let example = terms::parse(&name, terms::EXAMPLE, &mut std::io::stderr())?;
+            (name, example)
+        }
+    };
+    eprintln!("jackpot: applying {name} as revision {}", terms.revision);
+    terms::activate(log, &name, &terms, deadline).await?;
+    Ok(terms)
+}
+
+/// Waits until a stage says that it is ready, and says now and then what it says instead.
+async fn wait_ready(name: StageName, port: u16) {
+    let mut said = Instant::now();
+    loop {
+        let answer = probe::get(port, "/readyz").await;
+        if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
+            return;
+        }
+        if said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            match answer {
+                Ok(answer) => eprintln!("jackpot: waiting for {name}: {}", answer.first_line()),
+                Err(error) => eprintln!("jackpot: waiting for {name}: {error}"),
+            }
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Prints where everything listens, and `ready`.
+fn say_where(
+    args: &Args,
+    url: &str,
+    ports: &Ports,
+    partitions: u16,
+    terms: &Terms,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let server = match (&args.nats, args.sync) {
+        (Some(_), _) => "as it was found".to_owned(),
+        (None, SyncMode::Always) => {
+            format!("data in {}, fsync before each acknowledgement", args.dir.display())
+        }
+        (None, SyncMode::Relaxed) => format!(
+            "data in {}, --sync relaxed: FOR TRIALS, a power cut may lose what was acknowledged",
+            args.dir.display()
+        ),
+    };
+    writeln!(out, "{:<10} {url}  ({server})", "nats")?;
+    for &name in StageName::ALL {
+        writeln!(out, "{:<10} http://127.0.0.1:{}/metrics", name.as_str(), ports.of(name))?;
+    }
+    writeln!(
+        out,
+        "{:<10} revision {}, {} pools, {partitions} partitions",
+        "terms",
+        terms.revision,
+        terms.pools.len()
+    )?;
+    writeln!(out, "{:<10} export NATS_URL={url}; jackpot totals", "try")?;
+    writeln!(out, "ready")?;
+    out.flush()?;
+    Ok(())
+}
+
+impl Args {
+    /// The terms that were named, read before anything is started.
+    fn named_terms(&self) -> anyhow::Result<Option<(String, Terms)>> {
+        let Some(file) = &self.terms else { return Ok(None) };
+        server::readable("--terms", file)?;
+        let name = file.display().to_string();
+        let terms = terms::parse(&name, &terms::read(file)?, &mut std::io::stderr())?;
+        Ok(Some((name, terms)))
+    }
+
+    fn files(&self) -> impl Iterator<Item = (&'static str, &std::path::Path)> {
+        let keys = self.keys.as_deref().map(|file| ("--keys", file));
+        self.credentials.files().chain(keys)
+    }
+}
+
+/// The signals that ask us to stop.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// A port that nobody listens on, or the reason why it cannot be used.
+fn free(port: u16, whose: &str) -> anyhow::Result<()> {
+    match std::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("port {port} for {whose} cannot be used ({error}); give another --metrics-port"),
+    }
+}

@@ -1,0 +1,116 @@
+//! The binary as its users meet it: exit codes, what goes where, and the commands that need no server.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A port of this machine that nobody listens on: nothing may be bound to it without privileges.
+const NOBODY: &str = "nats://127.0.0.1:1";
+
+fn jackpot(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jackpot"));
+    command.args(args);
+    for variable in ["NATS_URL", "NATS_CREDS", "NATS_TLS_CA", "NATS_TLS_CERT", "NATS_TLS_KEY", "JACKPOT_KEYS"] {
+        command.env_remove(variable);
+    }
+    command.output().expect("the binary runs")
+}
+
+/// Runs a command that must fail; `says` must stand on standard error, and nothing on standard output.
+fn check_failure(args: &[&str], code: i32, says: &str) {
+    let output = jackpot(args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+    assert!(error.contains(says), "{args:?} should say {says:?}: {error}");
+    assert!(output.stdout.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn file(directory: &Path, name: &str, content: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, content).expect("the file is written");
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of text")
+}
+
+#[test]
+fn usage_is_2() {
+    check_failure(&[], 2, "Usage: jackpot");
+    check_failure(&["jump"], 2, "unrecognized subcommand");
+    check_failure(&["totals"], 2, "--nats <URL>");
+    check_failure(&["totals", "--nats", NOBODY, "--wrong"], 2, "unexpected argument");
+    check_failure(&["totals", "--nats"], 2, "a value is required");
+    check_failure(&["totals", "--nats", NOBODY, "--json", "--csv"], 2, "cannot be used with");
+    check_failure(&["totals", "--nats", NOBODY, "--json", "--follow"], 2, "cannot be used with");
+    check_failure(&["publish", "--nats", NOBODY], 2, "<FILE>");
+    check_failure(&["terms", "check"], 2, "<FILE>");
+}
+
+#[test]
+fn a_value_that_cannot_be_used_is_78() {
+    check_failure(&["wait", "--nats", NOBODY, "--timeout", "soon"], 78, "--timeout");
+    check_failure(&["wait", "--nats", "http://127.0.0.1:1"], 78, "http://127.0.0.1:1");
+    check_failure(&["totals", "--nats", NOBODY, "--since", "yesterday"], 78, "--since");
+    check_failure(&["totals", "--nats", NOBODY, "--creds", "/no/such/file"], 78, "--creds /no/such/file");
+    check_failure(&["load", "--nats", NOBODY, "--rate", "0", "--seconds", "1"], 78, "--rate");
+    check_failure(&["load", "--nats", NOBODY, "--rate", "1", "--seconds", "1", "--batch", "501"], 78, "--batch");
+    check_failure(&["init", "--nats", NOBODY, "--partitions", "65"], 78, "--partitions");
+    check_failure(&["up", "--partitions", "0"], 78, "--partitions");
+    check_failure(&["up", "--sync", "sometimes"], 78, "--sync");
+    check_failure(&["up", "--metrics-port", "65535"], 78, "--metrics-port");
+    check_failure(&["up", "--terms", "/no/such/file"], 78, "--terms /no/such/file");
+    check_failure(&["up", "--keys", "/no/such/file"], 78, "--keys /no/such/file");
+}
+
+#[test]
+fn a_variable_is_as_good_as_a_flag() {
+    let output = Command::new(env!("CARGO_BIN_EXE_jackpot"))
+        .args(["wait", "--timeout", "1s"])
+        .env("NATS_URL", "http://127.0.0.1:1")
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn no_server_is_1_in_one_sentence() {
+    let output = jackpot(&["publish", "--nats", NOBODY, "--timeout", "300ms", "/dev/null"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let last = error.lines().last().expect("an error");
+    assert!(last.starts_with("jackpot: no NATS server at nats://127.0.0.1:1"), "{error}");
+}
+
+#[test]
+fn terms_are_checked_without_a_server() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/terms/example.json");
+    let output = jackpot(&["terms", "check", example]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no faults: revision 1, 3 pools with 7 levels"));
+
+    let content = std::fs::read_to_string(example).expect("the example");
+    let wrong = content.replace("\"base\": \"500000\"", "\"base\": \"5000000\"").replace("\"UT\"", "\"XX\"");
+    let wrong = wrong.replacen("\"operator\": \"acme\"}", "\"operator\": \"nobody\"}", 1);
+    let output = jackpot(&["terms", "check", text(&file(directory.path(), "wrong.json", &wrong))]);
+    assert_eq!(output.status.code(), Some(1));
+    let faults = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[0].starts_with("sources[0].operator: ") && faults[1].starts_with("pools[0].levels[0].base: "));
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "one sentence");
+
+    check_failure(&["terms", "check", text(&directory.path().join("missing"))], 1, "missing");
+    let broken = file(directory.path(), "broken.json", "{");
+    assert_eq!(jackpot(&["terms", "check", text(&broken)]).status.code(), Some(1));
+}
+
+#[test]
+fn help_and_version_are_0() {
+    let output = jackpot(&["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("jackpot {}\n", env!("CARGO_PKG_VERSION")));
+    for command in ["up", "init", "terms", "publish", "load", "wait", "totals", "windows", "hits", "refusals"] {
+        assert_eq!(jackpot(&[command, "--help"]).status.code(), Some(0), "{command}");
+    }
+}
