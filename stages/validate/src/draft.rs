@@ -93,3 +93,39 @@ impl<'s> SourceDraft<'s> {
         self.last_forgotten = Some(slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jackpot_core::terms::Terms;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::state::State;
+
+    const MAX: usize = 6;
+
+    proptest! {
+        /// Whatever came before, a frame decides as if each of its wagers had been confirmed at once.
+        #[test]
+        fn a_draft_decides_as_the_state_would(
+            before in proptest::collection::vec((0_u8..10, 1_u64..4, 0_i64..3), 0..20),
+            frame in proptest::collection::vec((0_u8..10, 1_u64..4, 0_i64..3), 0..=MAX),
+        ) {
+            let mut memory = State::with_sessions_max(0, MAX).memory().clone();
+            let mut now = Millis(0);
+            let mut sessions = Sessions::default();
+            for (session, interaction, hours) in before {
+                now = now.plus(hours * 3_600_000);
+                sessions.accept([session; 16], interaction, now, MAX).ok();
+            }
+            memory.sources.insert("eu1".into(), Source { sessions: sessions.clone(), ..Source::default() });
+            let terms = CompiledTerms::new(&Terms::none());
+            let mut draft = SourceDraft::new("eu1", &memory, &terms);
+            for (session, interaction, hours) in frame {
+                now = now.plus(hours * 3_600_000);
+                let expect = sessions.accept([session; 16], interaction, now, MAX);
+                prop_assert_eq!(draft.accept([session; 16], interaction, now), expect);
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@ use super::*;
 
 /// Few enough that a run reaches it. A frame of a run must hold no more wagers.
 const SESSIONS_MAX: usize = 6;
+const HOUR_MS: i64 = 3_600_000;
 
 /// One message of a random ingress.
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ fn step() -> impl Strategy<Value = (Step, i64)> {
         1 => Just(Step::Foreign),
         1 => (0_u64..6).prop_map(|revision| Step::Marker { revision }),
     ];
-    let passed = prop_oneof![8 => 0_i64..2_000, 1 => -5_000_i64..0, 2 => 0_i64..5 * 3_600_000, 1 => Just(13 * 3_600_000)];
+    let passed = prop_oneof![8 => 0_i64..2_000, 1 => -20 * HOUR_MS..0, 2 => 0_i64..5 * HOUR_MS, 1 => Just(13 * HOUR_MS)];
     (step, passed)
 }
 
@@ -132,6 +133,12 @@ fn a_frame_is_cut_by_each_of_its_limits() {
     check(batches(4, 500, &plain), 2, "1,024 wagers");
     check(batches(6, 60, &|i| wager("s", i)), 4, "256 hits");
     check(vec!["{".into(); 1_100], limits::FRAME_BATCHES_MAX, "1,024 batches");
+    let subjects = (2..1_000).map(|at| message(at, &format!("lane.0.acme.{at:01000}"), RECORDED_AT, "{"));
+    let ingress: Vec<_> = subjects.collect();
+    let frames = run(&mut State::new(0), &[], &ingress, &[]);
+    let lens: Vec<_> = frames.iter().map(|frame| frame.encode().len()).collect();
+    assert!(lens.len() > 1 && lens[0] > 400_000, "{lens:?}");
+    assert!(lens.iter().all(|&len| len <= limits::FRAME_BYTES_MAX), "512 KiB: {lens:?}");
     let long = |i: u64| {
         wager("s", i)
             .replace("r-99812", &"r".repeat(128))
