@@ -1,5 +1,6 @@
 //! The bytes of a frame: variable-length integers and length-prefixed text, written and read strictly.
-//! Only `frame` calls it. Reading never panics and never allocates more than the input is long.
+//! `frame` calls it, and audit for the bytes of its leaves.
+//! Reading never panics and never allocates more than the input is long.
 
 /// Why bytes could not be read. `what` names the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The audit stage: checks that what allocate wrote is what the terms say, makes a leaf of a Merkle tree of the
 //! outcome of every wager, and tells producers what was refused. The lane in `jackpot_core` drives [`Audit`].
 //!
-//! It shares types with allocate and no code: what is expected it reads from the terms by itself ([`reading`]).
+//! It shares types with allocate and no code: what is expected it reads from the terms by itself (`reading`).
 //! Whatever differs stops the partition; nothing is repaired here and nothing is guessed.
 
 pub mod fate;
