@@ -258,7 +258,7 @@ fn each_reason_belongs_to_one_stage() {
 fn currencies_and_countries_are_those_of_the_code() {
     let currency = definition("wager-batch", "currency");
     let jurisdiction = definition("wager-batch", "jurisdiction");
-    let letters = || ('A'..='Z');
+    let letters = || 'A'..='Z';
     for country in letters().flat_map(|a| letters().map(move |b| format!("{a}{b}"))) {
         for code in [country.clone(), format!("{country}-NV"), format!("{country}-NEVA")] {
             assert_eq!(jurisdiction.is_valid(&json!(code)), names::is_jurisdiction(&code), "{code}");
