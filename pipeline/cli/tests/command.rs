@@ -9,7 +9,8 @@ const NOBODY: &str = "nats://127.0.0.1:1";
 fn jackpot(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jackpot"));
     command.args(args);
-    for variable in ["NATS_URL", "NATS_CREDS", "NATS_TLS_CA", "NATS_TLS_CERT", "NATS_TLS_KEY", "JACKPOT_KEYS"] {
+    for variable in ["NATS_URL", "NATS_CREDS", "NATS_TLS_CA", "NATS_TLS_CERT", "NATS_TLS_KEY", "JACKPOT_KEYS"]
+    {
         command.env_remove(variable);
     }
     command.output().expect("the binary runs")
@@ -54,7 +55,11 @@ fn a_value_that_cannot_be_used_is_78() {
     check_failure(&["totals", "--nats", NOBODY, "--since", "yesterday"], 78, "--since");
     check_failure(&["totals", "--nats", NOBODY, "--creds", "/no/such/file"], 78, "--creds /no/such/file");
     check_failure(&["load", "--nats", NOBODY, "--rate", "0", "--seconds", "1"], 78, "--rate");
-    check_failure(&["load", "--nats", NOBODY, "--rate", "1", "--seconds", "1", "--batch", "501"], 78, "--batch");
+    check_failure(
+        &["load", "--nats", NOBODY, "--rate", "1", "--seconds", "1", "--batch", "501"],
+        78,
+        "--batch",
+    );
     check_failure(&["init", "--nats", NOBODY, "--partitions", "65"], 78, "--partitions");
     check_failure(&["up", "--partitions", "0"], 78, "--partitions");
     check_failure(&["up", "--sync", "sometimes"], 78, "--sync");
@@ -97,7 +102,9 @@ fn terms_are_checked_without_a_server() {
     assert_eq!(output.status.code(), Some(1));
     let faults = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(faults.len(), 2, "{faults:?}");
-    assert!(faults[0].starts_with("sources[0].operator: ") && faults[1].starts_with("pools[0].levels[0].base: "));
+    assert!(
+        faults[0].starts_with("sources[0].operator: ") && faults[1].starts_with("pools[0].levels[0].base: ")
+    );
     assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "one sentence");
 
     check_failure(&["terms", "check", text(&directory.path().join("missing"))], 1, "missing");
@@ -110,7 +117,8 @@ fn help_and_version_are_0() {
     let output = jackpot(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("jackpot {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["up", "init", "terms", "publish", "load", "wait", "totals", "windows", "hits", "refusals"] {
+    for command in ["up", "init", "terms", "publish", "load", "wait", "totals", "windows", "hits", "refusals"]
+    {
         assert_eq!(jackpot(&[command, "--help"]).status.code(), Some(0), "{command}");
     }
 }

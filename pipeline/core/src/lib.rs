@@ -13,7 +13,7 @@
 //! | [`recovery`] | the one recovery path |
 //! | [`publication`] | what belongs to a frame and goes to the outside |
 //! | [`health`], [`metrics`], [`admin`], [`telemetry`] | what a process says of itself |
-//! | [`settings`] | flags and environment |
+//! | [`service`], [`settings`] | the main that all stages share; flags and environment |
 //! | [`merkle`] | the tree that makes the audit log provable (RFC 6962) |
 //! | [`record`] | the messages that leave the pipeline |
 //! | [`topology`] | every subject and stream name |
@@ -37,6 +37,7 @@ pub mod record;
 pub mod recovery;
 pub mod refusal;
 pub mod runner;
+pub mod service;
 pub mod settings;
 pub mod stage;
 pub mod telemetry;

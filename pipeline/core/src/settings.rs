@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::limits;
+use crate::log::jetstream::ConnectSettings;
 use crate::telemetry::LogFormat;
 
 /// The exit code for settings that no restart will mend (`EX_CONFIG` of sysexits.h).
@@ -30,6 +31,19 @@ pub struct BrokerArgs {
     /// The client's key (PEM), with --tls-cert
     #[arg(long, env = "NATS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+}
+
+impl BrokerArgs {
+    /// How to connect; a stage tries for ever.
+    pub fn connect_settings(&self) -> ConnectSettings {
+        ConnectSettings {
+            creds: self.creds.clone(),
+            tls_ca: self.tls_ca.clone(),
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+            ..ConnectSettings::default()
+        }
+    }
 }
 
 /// What all stages take.

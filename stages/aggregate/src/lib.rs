@@ -8,13 +8,17 @@
 //! | [`dataflow`] | the timely dataflow that carries postings to the pools and changes back |
 //! | [`ledger`] | the exact state of levels: contributions, hits, revisions |
 //! | [`windows`] | event-time windows: open, late, closed |
+//! | [`committer`] | gathers frames from the lanes, and appends the commits |
+//! | [`views`] | what is written from `commits`: totals, windows, hits |
 //!
-//! Nothing here awaits, reads a clock or does I/O: what the ledger does is a function of the frames, the
+//! Nothing but the last two awaits, and nothing reads a clock to decide: what the ledger does is a function of the frames, the
 //! recorded cuts and the recorded watermarks alone (invariant I1).
 
 pub mod books;
 pub mod commit;
+pub mod committer;
 pub mod dataflow;
 pub mod ledger;
 pub mod postings;
+pub mod views;
 pub mod windows;

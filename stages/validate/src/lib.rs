@@ -13,11 +13,13 @@
 //! | `window`, `sessions`, `state` | what is remembered |
 //! | `terms` | what is in force |
 //! | `draft`, `cut` | the frame being cut |
+//! | [`intake`] | reads the ingress and appends the frames |
 
 mod batch;
 mod cut;
 mod detail;
 mod draft;
+pub mod intake;
 mod json;
 mod sessions;
 mod state;

@@ -1,0 +1,253 @@
+//! The main that all stages share: settings, logs, the broker, the admin port, parts, and a clean end.
+//! It reads downward. What a stage has of its own it says through [`Program`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::admin;
+use crate::health::Health;
+use crate::log::jetstream::{ConnectError, JetStream, setup};
+use crate::metrics::Metrics;
+use crate::recovery::Backoff;
+use crate::refusal::StageName;
+use crate::runner::Context;
+use crate::settings::{EXIT_CONFIG, EXIT_DRAINED, Mistakes, StageArgs, StageSettings};
+use crate::telemetry;
+use crate::terms::cache::TermsCache;
+
+/// The exit code after a drain on SIGINT, as a shell gives it.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// A part of a process, running.
+pub type Running = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What a stage has of its own.
+pub trait Program: 'static {
+    /// Which stage it is.
+    const STAGE: StageName;
+    /// Its own flags, beside those of all stages.
+    type Args: clap::Args;
+    /// Those, checked.
+    type Settings;
+
+    /// Checks its own flags.
+    fn check(args: &Self::Args, mistakes: &mut Mistakes) -> Option<Self::Settings>;
+
+    /// The parts to run for these partitions, of so many in all.
+    fn parts(
+        context: &Context<JetStream>,
+        partitions: &[u16],
+        total: u16,
+        settings: Self::Settings,
+    ) -> Vec<Running>;
+}
+
+/// For a stage without flags of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NoArgs {}
+
+#[derive(Parser)]
+struct Cli<A: clap::Args> {
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    own: A,
+}
+
+/// Why the process ends.
+enum End {
+    Terminated,
+    Interrupted,
+    Idle,
+}
+
+/// Runs a stage until it is told to stop; see the contract, section 7, for the exit codes.
+pub fn main<P: Program>() -> ExitCode {
+    let command = Cli::<P::Args>::command()
+        .name(P::STAGE.as_str())
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(format!("The {} stage of the jackpot pipeline", P::STAGE));
+    let cli = match Cli::<P::Args>::from_arg_matches(&command.get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let mut mistakes = Mistakes::default();
+    let (settings, own) = (cli.stage.check(&mut mistakes), P::check(&cli.own, &mut mistakes));
+    let (settings, own) = match (mistakes.finish(), settings, own) {
+        (Ok(()), Some(settings), Some(own)) => (settings, own),
+        (mistakes, ..) => return refuse(&mistakes.err().unwrap_or_default()),
+    };
+    telemetry::start(settings.log);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    runtime.block_on(LocalSet::new().run_until(run::<P>(cli.stage, settings, own)))
+}
+
+async fn run<P: Program>(args: StageArgs, settings: StageSettings, own: P::Settings) -> ExitCode {
+    let (metrics, health) = (Metrics::new(P::STAGE), Health::default());
+    let (stop, shutdown) = watch::channel(false);
+    let (listener, address) = match admin::bind(settings.metrics_port).await {
+        Ok(bound) => bound,
+        Err(error) => {
+            return fail(&format!(
+                "port {} cannot be served ({error}); choose another --metrics-port",
+                settings.metrics_port
+            ));
+        }
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        "{} serves /metrics, /livez and /readyz on {address}",
+        P::STAGE
+    );
+    let mut served = shutdown.clone();
+    let serving = tokio::spawn(admin::serve(listener, metrics.clone(), health.clone(), async move {
+        if served.wait_for(|&stop| stop).await.is_err() {
+            warn!("the process ended before it was told to");
+        }
+    }));
+    let (active, mut activity) = watch::channel(Instant::now());
+    let start = start::<P>(&args, &settings, own, metrics, health, shutdown, active);
+    let ended = signalled();
+    tokio::pin!(ended);
+    let mut parts = tokio::select! {
+        parts = start => match parts {
+            Ok(parts) => parts,
+            Err(error) => return error,
+        },
+        end = &mut ended => return leave(P::STAGE, &end),
+    };
+    let end = tokio::select! {
+        end = ended => end,
+        () = idle(&mut activity, settings.until_idle) => End::Idle,
+        broken = parts.join_next() => return broke(broken),
+    };
+    info!("draining");
+    stop.send_replace(true);
+    while let Some(joined) = parts.join_next().await {
+        if let Err(error) = joined {
+            return fail(&error);
+        }
+    }
+    match serving.await {
+        Ok(Ok(())) => leave(P::STAGE, &end),
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Connects, waits for the streams, and starts the parts.
+async fn start<P: Program>(
+    args: &StageArgs,
+    settings: &StageSettings,
+    own: P::Settings,
+    metrics: Metrics,
+    health: Health,
+    shutdown: watch::Receiver<bool>,
+    active: watch::Sender<Instant>,
+) -> Result<JoinSet<()>, ExitCode> {
+    let seed = u64::from(std::process::id());
+    let connect = args.broker.connect_settings();
+    let log =
+        JetStream::connect(&args.broker.nats, P::STAGE.as_str(), &connect).await.map_err(
+            |error| match error {
+                ConnectError::Settings { .. } => refuse(&[error.to_string()]),
+                ConnectError::Unreachable { .. } => fail(&error),
+            },
+        )?;
+    let mut backoff = Backoff::new(seed);
+    let total = loop {
+        match setup::partitions(&log).await {
+            Ok(Some(total)) => break total,
+            Ok(None) => warn!("the streams are not there yet; `jackpot init` or `jackpot up` makes them"),
+            Err(error) => warn!("the broker does not answer yet: {error}"),
+        }
+        tokio::time::sleep(backoff.next_pause()).await;
+    };
+    let partitions = match &settings.only {
+        None => (0..total).collect(),
+        Some(only) if only.iter().all(|&partition| partition < total) => only.clone(),
+        Some(only) => {
+            return Err(refuse(&[format!(
+                "--only {only:?} names partitions that this deployment does not have; it has 0 to {}",
+                total - 1
+            )]));
+        }
+    };
+    let terms = TermsCache::new(log.clone());
+    let context =
+        Context { log, terms, metrics, health, shutdown, stand_by: settings.stand_by, seed, active };
+    let mut parts = JoinSet::new();
+    for part in P::parts(&context, &partitions, total, own) {
+        parts.spawn_local(part);
+    }
+    Ok(parts)
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn signalled() -> End {
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                error!("signals cannot be received ({error}); stop this process with SIGKILL, which is safe");
+                return std::future::pending().await;
+            }
+        };
+    tokio::select! {
+        _ = terminate.recv() => End::Terminated,
+        _ = interrupt.recv() => End::Interrupted,
+    }
+}
+
+/// Waits until there was nothing to do for so long; for ever when the run is not bounded.
+async fn idle(activity: &mut watch::Receiver<Instant>, bound: Option<Duration>) {
+    let Some(bound) = bound else { return std::future::pending().await };
+    loop {
+        let until = *activity.borrow_and_update() + bound;
+        if Instant::now() >= until {
+            return;
+        }
+        tokio::time::sleep_until(until).await;
+    }
+}
+
+/// A part ended although nobody told it to.
+fn broke(broken: Option<Result<(), tokio::task::JoinError>>) -> ExitCode {
+    match broken {
+        Some(Err(error)) => fail(&error),
+        Some(Ok(())) | None => fail(&"a part of the process ended by itself; start it again and report this"),
+    }
+}
+
+fn leave(stage: StageName, end: &End) -> ExitCode {
+    info!("{stage} has stopped");
+    match end {
+        End::Terminated => ExitCode::from(EXIT_DRAINED),
+        End::Interrupted => ExitCode::from(EXIT_INTERRUPTED),
+        End::Idle => ExitCode::SUCCESS,
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    error!("{error}");
+    ExitCode::FAILURE
+}
+
+fn refuse(mistakes: &[String]) -> ExitCode {
+    for mistake in mistakes {
+        eprintln!("error: {mistake}");
+    }
+    ExitCode::from(EXIT_CONFIG)
+}

@@ -1,0 +1,71 @@
+//! The `aggregate` stage as a process: the committer, and the views of what it commits.
+
+use std::process::ExitCode;
+
+use aggregate::committer::{Committer, Settings};
+use aggregate::views::exact::{ExactView, Kind};
+use aggregate::views::totals::TotalsView;
+use aggregate::windows;
+use jackpot_core::log::jetstream::JetStream;
+use jackpot_core::record::WindowSettings;
+use jackpot_core::refusal::StageName;
+use jackpot_core::runner::{Context, drive};
+use jackpot_core::service::{self, Program, Running};
+use jackpot_core::settings::Mistakes;
+
+struct Process;
+
+#[derive(clap::Args)]
+struct Args {
+    /// The lengths of windows in whole seconds, ascending; the first commit fixes them
+    #[arg(long, env = "JACKPOT_WINDOWS", value_name = "SECONDS", default_value = "1,60,3600")]
+    windows: String,
+    /// How far the greatest watermark may run ahead before it closes windows alone
+    #[arg(long, env = "JACKPOT_MAX_SKEW", value_name = "DURATION", default_value = "300s")]
+    max_skew: String,
+    /// Worker threads of the dataflow; one is best below hundreds of pools
+    #[arg(long, env = "JACKPOT_WORKERS", value_name = "NUMBER", default_value = "1")]
+    workers: String,
+}
+
+impl Program for Process {
+    const STAGE: StageName = StageName::Aggregate;
+    type Args = Args;
+    type Settings = Settings;
+
+    fn check(args: &Args, mistakes: &mut Mistakes) -> Option<Settings> {
+        let workers = args.workers.parse().ok().filter(|workers| (1..=64).contains(workers));
+        let workers = mistakes.check("--workers", &args.workers, workers, "give a number from 1 to 64");
+        let max_skew = mistakes.duration("--max-skew", &args.max_skew);
+        let max_skew_s = max_skew.and_then(|skew| u32::try_from(skew.as_secs()).ok());
+        let seconds =
+            args.windows.split(',').map(|word| word.trim().parse().ok()).collect::<Option<Vec<u32>>>();
+        let form = "give whole seconds, ascending, such as 1,60,3600";
+        let seconds = mistakes.check("--windows", &args.windows, seconds, form)?;
+        let windows = WindowSettings { seconds, max_skew_s: max_skew_s? };
+        let valid = windows::check(&windows);
+        let what = valid.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        mistakes.check("--windows", &args.windows, valid.ok(), &what)?;
+        Some(Settings { workers: workers?, windows })
+    }
+
+    /// The ledger has all partitions: `--only` has no meaning for it, and which it was given does not matter.
+    fn parts(context: &Context<JetStream>, _: &[u16], total: u16, settings: Settings) -> Vec<Running> {
+        let context = context.clone();
+        let ledger = context.clone();
+        let totals = context.clone();
+        let mut parts: Vec<Running> = vec![
+            Box::pin(async move { drive(&ledger, Committer::new(ledger.clone(), total, settings)).await }),
+            Box::pin(async move { drive(&totals, TotalsView::new(totals.clone())).await }),
+        ];
+        for kind in [Kind::Hits, Kind::Windows] {
+            let context = context.clone();
+            parts.push(Box::pin(async move { drive(&context, ExactView::new(context.clone(), kind)).await }));
+        }
+        parts
+    }
+}
+
+fn main() -> ExitCode {
+    service::main::<Process>()
+}

@@ -1,0 +1,198 @@
+//! The view `totals`: the present state of each level, thinned. At most 20 messages a second per level and 2,000
+//! in all; what is in between is left out, the last state never is. One fenced append in flight, and never of an
+//! older commit than the level's last one there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
+
+use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use jackpot_core::recovery::Trouble;
+use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG};
+use jackpot_core::stage::Contradiction;
+use jackpot_core::topology;
+
+use crate::views::exact::settle;
+use crate::views::{Named, Slices};
+
+/// The header that says up to which commit everything is in the view once this message is.
+pub const SETTLED: &str = "Jackpot-Settled";
+/// Between two messages of one level.
+const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two messages.
+const INTERVAL: Duration = Duration::from_micros(500);
+
+/// The thinned view.
+pub struct TotalsView<L> {
+    context: Context<L>,
+    name: Name,
+    levels: BTreeMap<String, Level>,
+    /// The last commit that was read.
+    read: u64,
+    /// The last sequence of the view.
+    last: u64,
+    /// When the next message may leave.
+    next: Instant,
+}
+
+/// A level as the view knows it, by its subject.
+#[derive(Debug)]
+struct Level {
+    /// The state that is not shown yet, with the commit since which it differs from what is shown.
+    due: Option<(u64, Bytes)>,
+    /// The commit of the state that is shown; 0 when none is.
+    shown: u64,
+    /// When it may be shown again.
+    next: Instant,
+}
+
+impl<L: Log> TotalsView<L> {
+    /// A view that has yet to be driven.
+    pub fn new(context: Context<L>) -> Self {
+        let name = Name::single("view", topology::TOTALS);
+        Self { context, name, levels: BTreeMap::new(), read: 0, last: 0, next: Instant::now() }
+    }
+
+    async fn resume(&mut self) -> Result<u64, Trouble> {
+        self.levels.clear();
+        let entry = self.context.log.last(topology::TOTALS, &format!("{}.>", topology::TOTALS)).await?;
+        let settled = entry.as_ref().map_or(0, settled);
+        self.last = self.context.log.extent(topology::TOTALS).await?.last;
+        self.read = settled;
+        let commits = self.context.log.extent(topology::COMMITS).await?.last;
+        if settled > commits {
+            return Err(Trouble::Contradiction(Contradiction(format!(
+                "totals show commit {settled}, but commits end at {commits}: they lost acknowledged messages; restore \
+                 the stream from a backup or a replica"
+            ))));
+        }
+        Ok(settled + 1)
+    }
+
+    /// Takes in what a commit changed.
+    async fn take(&mut self, entry: &Entry) -> Result<(), Trouble> {
+        let slices = Slices::read(entry)?;
+        for json in &slices.levels {
+            let named = Named::read(json.get())?;
+            let subject = topology::totals(named.pool, named.level);
+            if !self.levels.contains_key(&subject) {
+                let shown = self.shown(&subject).await?;
+                self.levels.insert(subject.clone(), Level { due: None, shown, next: Instant::now() });
+            }
+            let level = self.levels.get_mut(&subject).expect("it was just put there");
+            if slices.commit > level.shown {
+                let since = level.due.take().map_or(slices.commit, |(since, _)| since);
+                level.due = Some((since, Bytes::copy_from_slice(json.get().as_bytes())));
+            }
+        }
+        self.read = slices.commit;
+        Ok(())
+    }
+
+    /// The commit of a level's last message in the view.
+    async fn shown(&self, subject: &str) -> Result<u64, Trouble> {
+        match self.context.log.last(topology::TOTALS, subject).await? {
+            None => Ok(0),
+            Some(entry) => {
+                let json = std::str::from_utf8(&entry.payload).map_err(|_| {
+                    Contradiction(format!("the last message of {subject} is no text; remove it"))
+                })?;
+                Ok(Named::read(json)?.commit)
+            }
+        }
+    }
+
+    /// The subject of the level to show next, the longest waiting first, and when it may be.
+    fn next_due(&self) -> Option<(&str, Instant)> {
+        let due = self.levels.iter().filter_map(|(subject, level)| {
+            let (since, _) = level.due.as_ref()?;
+            Some((level.next.max(self.next), *since, subject.as_str()))
+        });
+        let now = Instant::now();
+        due.min_by_key(|&(at, since, subject)| (at.max(now), since, subject))
+            .map(|(at, _, subject)| (subject, at))
+    }
+
+    /// Takes the state to show off a level; what is left tells up to which commit all is shown then.
+    fn show(&mut self, subject: &str) -> Append {
+        let level = self.levels.get_mut(subject).expect("only known levels are due");
+        let (_, payload) = level.due.take().expect("only levels with something to show are due");
+        let now = Instant::now();
+        level.next = now + LEVEL_INTERVAL;
+        level.shown = self.read;
+        self.next = now + INTERVAL;
+        let waiting =
+            self.levels.values().filter_map(|level| level.due.as_ref().map(|(since, _)| *since)).min();
+        let settled = waiting.map_or(self.read, |since| since - 1);
+        Append {
+            subject: subject.to_owned(),
+            headers: vec![(SETTLED.into(), settled.to_string())],
+            payload,
+            expect: Expect::Last(self.last),
+        }
+    }
+}
+
+impl<L: Log> Part for TotalsView<L> {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn progress(&self) -> u64 {
+        self.last
+    }
+
+    async fn pass(&mut self) -> Result<(), Trouble> {
+        let from = self.resume().await?;
+        let mut reader = self.context.log.read(topology::COMMITS, None, from).await?;
+        let mut appender = self.context.log.appender().await?;
+        self.context.working(&self.name);
+        loop {
+            let idle = appender.in_flight() == 0;
+            let due = self.next_due().filter(|_| idle).map(|(subject, at)| (subject.to_owned(), at));
+            let at = due.as_ref().map_or_else(Instant::now, |(_, at)| *at);
+            let watchdog = sleep_until(Instant::now() + WATCHDOG);
+            tokio::select! {
+                biased;
+                () = self.context.stopped() => break,
+                fate = appender.acknowledged(), if !idle => {
+                    self.last = fate?;
+                    self.context.metrics.at(&self.name.label, self.read);
+                }
+                () = sleep_until(at), if due.is_some() => {
+                    let (subject, _) = due.expect("this branch is taken only when a level is due");
+                    while let Some(entry) = reader.ready() {
+                        self.take(&entry?).await?;
+                    }
+                    let append = self.show(&subject);
+                    appender.send(append).await?;
+                }
+                entry = reader.next() => self.take(&entry?).await?,
+                () = watchdog, if idle => {
+                    if self.context.log.extent(topology::COMMITS).await?.last > self.read {
+                        return Err(Trouble::stalled(topology::COMMITS));
+                    }
+                }
+            }
+        }
+        settle(&mut appender).await
+    }
+
+    async fn standing(&self) -> Result<Standing, Trouble> {
+        let log = &self.context.log;
+        let entry = log.last(topology::TOTALS, &format!("{}.>", topology::TOTALS)).await?;
+        let commit = log.last(topology::COMMITS, topology::COMMITS).await?;
+        let changed =
+            commit.as_ref().map(Slices::read).transpose()?.map_or(0, |slices| slices.counts.changed);
+        let shown = entry.as_ref().map_or(0, settled);
+        Ok(Standing { output: entry.map_or(0, |entry| entry.sequence), waiting: changed > shown })
+    }
+}
+
+/// Up to which commit everything is in the view once this message is.
+pub fn settled(entry: &Entry) -> u64 {
+    let header = entry.headers.iter().find(|(name, _)| name == SETTLED);
+    header.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+}

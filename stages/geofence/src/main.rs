@@ -1,0 +1,37 @@
+//! The `geofence` stage as a process: one lane per partition.
+
+use std::process::ExitCode;
+
+use geofence::Geofence;
+use jackpot_core::lane::runner::LaneRunner;
+use jackpot_core::log::jetstream::JetStream;
+use jackpot_core::refusal::StageName;
+use jackpot_core::runner::{Context, drive};
+use jackpot_core::service::{self, NoArgs, Program, Running};
+use jackpot_core::settings::Mistakes;
+
+struct Process;
+
+impl Program for Process {
+    const STAGE: StageName = StageName::Geofence;
+    type Args = NoArgs;
+    type Settings = ();
+
+    fn check(_: &NoArgs, _: &mut Mistakes) -> Option<()> {
+        Some(())
+    }
+
+    fn parts(context: &Context<JetStream>, partitions: &[u16], _total: u16, (): ()) -> Vec<Running> {
+        let run = |&partition| -> Running {
+            let context = context.clone();
+            Box::pin(async move {
+                drive(&context, LaneRunner::new(context.clone(), partition, Geofence::default())).await
+            })
+        };
+        partitions.iter().map(run).collect()
+    }
+}
+
+fn main() -> ExitCode {
+    service::main::<Process>()
+}

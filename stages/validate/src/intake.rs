@@ -1,0 +1,357 @@
+//! The intake: reads a partition's ingress, cuts it into frames and appends them to the spine, one append in
+//! flight (design, section 2). One per partition and process.
+//!
+//! The state is a fold of the stored frames alone: a frame of our own is folded when it is acknowledged, a frame
+//! of another process when it is read. A frame that loses the race is dropped, and nothing has to be undone.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use jackpot_core::digest::Digest;
+use jackpot_core::frame::validated::Validated;
+use jackpot_core::frame::{Frame, Ingress};
+use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use jackpot_core::record::IdleNotice;
+use jackpot_core::recovery::Trouble;
+use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG};
+use jackpot_core::stage::Contradiction;
+use jackpot_core::time::Millis;
+use jackpot_core::topology::{self, Lane};
+
+use crate::batch::{ParsedMessage, parse};
+use crate::cut::{Cutter, Taken, tally};
+use crate::state::State;
+use crate::terms::CompiledTerms;
+
+/// How often an idle partition says so.
+const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
+/// Ingress messages that wait for a frame at most.
+const QUEUE_MESSAGES_MAX: usize = 4_096;
+/// Their bytes at most.
+const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How validate runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// How much later than the newest one a wager may come and still be on time.
+    pub lateness: Duration,
+    /// How long nothing must have been stored for a partition until it counts as idle.
+    pub idle_after: Duration,
+}
+
+impl Settings {
+    fn lateness_ms(self) -> i64 {
+        i64::try_from(self.lateness.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Cuts the ingress of one partition into frames.
+pub struct Intake<L> {
+    context: Context<L>,
+    name: Name,
+    partition: u16,
+    settings: Settings,
+    state: State,
+    /// What of the ingress the frame before the last one had read.
+    before: Ingress,
+    /// The terms in force behind the last message that was cut.
+    terms: CompiledTerms,
+    queue: Queue,
+}
+
+/// Ingress messages that no stored frame covers, in order.
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<(ParsedMessage, usize)>,
+    bytes: usize,
+    /// How many of the first ones are read over: markers behind the last batch.
+    passed: usize,
+}
+
+/// A frame whose append is not acknowledged.
+struct Flight {
+    frame: Frame<Validated>,
+    digest: Digest,
+    sent: Instant,
+}
+
+impl<L: Log> Intake<L> {
+    /// An intake that has yet to be driven.
+    pub fn new(context: Context<L>, partition: u16, settings: Settings) -> Self {
+        Self {
+            context,
+            name: Name::partition(partition),
+            partition,
+            settings,
+            state: State::new(partition),
+            before: Ingress::default(),
+            terms: CompiledTerms::new(&jackpot_core::terms::Terms::none()),
+            queue: Queue::default(),
+        }
+    }
+
+    /// Brings the state to the end of the spine, whoever wrote it, and opens the ingress behind it.
+    async fn resume(&mut self) -> Result<L::Reader, Trouble> {
+        self.queue = Queue::default();
+        let stream = Lane::Validated.stream(self.partition);
+        let stored = self.context.log.last(&stream, &Lane::Validated.subject(self.partition)).await?;
+        let (last, digest) =
+            stored.map_or((0, Digest::ZERO), |entry| (entry.sequence, Digest::of(&entry.payload)));
+        let tail = *self.state.tail();
+        if last < tail.frame || (last == tail.frame && digest != tail.digest) {
+            return Err(Trouble::Contradiction(Contradiction(format!(
+                "{stream} ends at frame {last}, which is not the frame {} that was acknowledged: it lost acknowledged \
+                 frames; restore the stream from a backup or a replica",
+                tail.frame
+            ))));
+        }
+        if last > tail.frame {
+            self.catch_up(&stream, last).await?;
+        }
+        self.turn(self.state.tail().terms).await?;
+        self.context.metrics.at(&self.name.label, last);
+        self.open_ingress().await
+    }
+
+    /// Folds the frames up to `last` that this process has not made.
+    async fn catch_up(&mut self, stream: &str, last: u64) -> Result<(), Trouble> {
+        let mut reader = self.context.log.read(stream, None, self.state.tail().frame + 1).await?;
+        while self.state.tail().frame < last {
+            let entry = reader.next().await?;
+            let frame = Frame::<Validated>::decode(&entry.payload).map_err(|error| {
+                Contradiction(format!(
+                    "frame {} of {stream} cannot be read ({error}); run a build that knows its format, or restore the \
+                     stream from a backup if it was changed",
+                    entry.sequence
+                ))
+            })?;
+            self.turn(frame.header.terms).await?;
+            self.fold(&frame, Digest::of(&entry.payload))?;
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, frame: &Frame<Validated>, digest: Digest) -> Result<(), Contradiction> {
+        let before = self.state.tail().ingress;
+        self.state.fold(frame, digest, &self.terms)?;
+        self.before = before;
+        Ok(())
+    }
+
+    /// Takes up a revision of the terms.
+    async fn turn(&mut self, revision: u64) -> Result<(), Trouble> {
+        if self.terms.revision() != revision {
+            self.terms = CompiledTerms::new(&*self.context.terms.get(revision).await?);
+        }
+        Ok(())
+    }
+
+    /// Reads again what the last frame was made of, so that an ingress that is not the one we know is noticed.
+    async fn open_ingress(&self) -> Result<L::Reader, Trouble> {
+        let tail = self.state.tail();
+        let filter = topology::ingress_filter(self.partition);
+        let stored = self.context.log.extent(topology::WAGERS).await?.last;
+        if stored < tail.ingress.position {
+            return Err(self.foreign_ingress().into());
+        }
+        let from = self.before.position + 1;
+        let mut reader = self.context.log.read(topology::WAGERS, Some(&filter), from).await?;
+        let mut read = self.before;
+        while read.position < tail.ingress.position {
+            let entry =
+                timeout(WATCHDOG, reader.next()).await.map_err(|_| Trouble::stalled(topology::WAGERS))??;
+            read = read.after(entry.sequence, &entry.subject, &Digest::of(&entry.payload));
+        }
+        if read == tail.ingress { Ok(reader) } else { Err(self.foreign_ingress().into()) }
+    }
+
+    fn foreign_ingress(&self) -> Contradiction {
+        Contradiction(format!(
+            "the stream wagers does not hold what frame {} of {} was made of: it lost acknowledged wagers, or is \
+             another one; restore it from a backup or a replica, and do not let it grow first",
+            self.state.tail().frame,
+            Lane::Validated.stream(self.partition)
+        ))
+    }
+
+    /// Cuts the next frame out of the queue; `None` when it holds no batch.
+    async fn cut(&mut self) -> Result<Option<Frame<Validated>>, Trouble> {
+        loop {
+            let mut cutter = Cutter::new(&self.state, &self.terms, self.settings.lateness_ms());
+            let mut turn = None;
+            self.queue.passed = 0;
+            for (message, _) in &self.queue.messages {
+                match cutter.take(message) {
+                    Taken::In => self.queue.passed += 1,
+                    Taken::Full => break,
+                    Taken::Turn(marker) => {
+                        turn = Some(marker);
+                        break;
+                    }
+                }
+            }
+            let frame = cutter.finish();
+            let (None, Some(marker)) = (&frame, turn) else { return Ok(frame) };
+            let terms = self.context.terms.get(marker.revision).await?;
+            if terms.digest() != marker.digest {
+                return Err(Trouble::Contradiction(Contradiction(format!(
+                    "the marker of revision {} of the terms names another document than the stream `terms` holds under \
+                     that number; restore the stream from a backup",
+                    marker.revision
+                ))));
+            }
+            self.terms = CompiledTerms::new(&terms);
+        }
+    }
+
+    /// A frame of our own is stored.
+    fn settle(&mut self, flight: Flight) -> Result<(), Trouble> {
+        self.context.metrics.acknowledged(flight.sent.elapsed());
+        self.fold(&flight.frame, flight.digest)?;
+        self.queue.covered(self.state.tail().ingress.position);
+        self.context.metrics.appended(&self.name.label, self.state.tail().frame, &tally(&flight.frame.body));
+        Ok(())
+    }
+
+    /// Says that the partition is idle, if the leader confirms that nothing more is stored for it.
+    async fn say_idle(&self) -> Result<(), Trouble> {
+        if self.has_more().await? {
+            return Ok(());
+        }
+        let clock = Millis::now().plus(-self.settings.lateness_ms());
+        let notice = IdleNotice {
+            partition: self.partition,
+            frame: self.state.tail().frame,
+            watermark: self.state.tail().watermark.max(Some(clock)),
+            terms: self.terms.revision(),
+        };
+        let payload = serde_json::to_vec(&notice).expect("a notice is plain data").into();
+        self.context.log.notify(&topology::idle(self.partition), payload).await?;
+        Ok(())
+    }
+
+    /// Whether the ingress holds more for this partition than was read, asked of its leader.
+    async fn has_more(&self) -> Result<bool, Trouble> {
+        let last = self.context.log.last(topology::WAGERS, &topology::ingress_filter(self.partition)).await?;
+        let read =
+            self.queue.messages.back().map_or(self.state.tail().ingress.position, |(last, _)| last.position);
+        Ok(last.is_some_and(|entry| entry.sequence > read))
+    }
+
+    /// Takes what has arrived into the queue.
+    fn fill(&mut self, first: &Entry, reader: &mut L::Reader) -> Result<(), Trouble> {
+        self.queue.push(first);
+        while self.queue.has_room()
+            && let Some(entry) = reader.ready()
+        {
+            self.queue.push(&entry?);
+        }
+        self.context.touch();
+        Ok(())
+    }
+}
+
+impl<L: Log> Part for Intake<L> {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn progress(&self) -> u64 {
+        self.state.tail().frame
+    }
+
+    async fn pass(&mut self) -> Result<(), Trouble> {
+        let mut reader = self.resume().await?;
+        let mut appender = self.context.log.appender().await?;
+        self.context.working(&self.name);
+        let mut flight: Option<Flight> = None;
+        let mut heard = Instant::now();
+        let mut due = heard + self.settings.idle_after;
+        loop {
+            if flight.is_none()
+                && self.queue.waiting()
+                && let Some(frame) = self.cut().await?
+            {
+                let payload = frame.encode();
+                let digest = Digest::of(&payload);
+                let subject = Lane::Validated.subject(self.partition);
+                let expect = Expect::Last(frame.header.sequence - 1);
+                appender.send(Append { subject, headers: Vec::new(), payload, expect }).await?;
+                flight = Some(Flight { frame, digest, sent: Instant::now() });
+            }
+            let idle = flight.is_none() && !self.queue.waiting();
+            tokio::select! {
+                biased;
+                () = self.context.stopped() => break,
+                fate = appender.acknowledged(), if flight.is_some() => {
+                    fate?;
+                    self.settle(flight.take().expect("this branch is taken only with one in flight"))?;
+                }
+                entry = reader.next(), if self.queue.has_room() => {
+                    self.fill(&entry?, &mut reader)?;
+                    heard = Instant::now();
+                    due = heard + self.settings.idle_after;
+                }
+                () = sleep_until(due), if idle => {
+                    due = Instant::now() + NOTICE_INTERVAL;
+                    self.say_idle().await?;
+                }
+                () = sleep_until(heard + WATCHDOG), if idle => {
+                    heard = Instant::now();
+                    // A reader that says nothing is believed only while there is nothing to say.
+                    if self.has_more().await? {
+                        return Err(Trouble::stalled(topology::WAGERS));
+                    }
+                }
+            }
+        }
+        if let Some(flight) = flight
+            && let Ok(fate) = timeout(GRACE, appender.acknowledged()).await
+        {
+            fate?;
+            self.settle(flight)?;
+        }
+        Ok(())
+    }
+
+    async fn standing(&self) -> Result<Standing, Trouble> {
+        let log = &self.context.log;
+        let spine = log
+            .last(&Lane::Validated.stream(self.partition), &Lane::Validated.subject(self.partition))
+            .await?;
+        let read = match &spine {
+            None => 0,
+            Some(entry) => jackpot_core::frame::Header::peek::<Validated>(&entry.payload)
+                .map_or(0, |header| header.ingress.position),
+        };
+        let last = log.last(topology::WAGERS, &topology::batches_filter(self.partition)).await?;
+        let waiting = last.is_some_and(|entry| entry.sequence > read);
+        Ok(Standing { output: spine.map_or(0, |entry| entry.sequence), waiting })
+    }
+}
+
+impl Queue {
+    fn push(&mut self, entry: &Entry) {
+        self.bytes += entry.payload.len();
+        self.messages.push_back((parse(entry), entry.payload.len()));
+    }
+
+    fn has_room(&self) -> bool {
+        self.messages.len() < QUEUE_MESSAGES_MAX && self.bytes < QUEUE_BYTES_MAX
+    }
+
+    /// Whether there is a message that has not been looked at.
+    fn waiting(&self) -> bool {
+        self.messages.len() > self.passed
+    }
+
+    /// Forgets what a stored frame covers.
+    fn covered(&mut self, position: u64) {
+        while let Some((_, bytes)) = self.messages.pop_front_if(|(message, _)| message.position <= position) {
+            self.bytes -= bytes;
+        }
+        self.passed = 0;
+    }
+}
