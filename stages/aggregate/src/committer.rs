@@ -212,6 +212,13 @@ impl<L: Log> Committer<L> {
         Ok((frames, terms))
     }
 
+    /// Whether there is something to commit before the next heartbeat: frames, or closed windows that the last
+    /// commit had no room for.
+    fn is_due(&self, feeds: &[Feed<L::Reader>]) -> bool {
+        let backlog = self.books.as_ref().is_some_and(|books| books.backlog() > 0);
+        backlog || feeds.iter().any(|feed| !feed.queue.is_empty())
+    }
+
     fn notice(&mut self, notice: Option<(Box<str>, Bytes)>) -> Result<(), Trouble> {
         let Some((subject, payload)) = notice else {
             return Err(Trouble::stalled(topology::IDLE_ALL));
@@ -265,7 +272,7 @@ impl<L: Log> Part for Committer<L> {
         let mut beat = Instant::now() + HEARTBEAT;
         loop {
             let idle = flight.is_none();
-            if idle && (Instant::now() >= beat || feeds.iter().any(|feed| !feed.queue.is_empty())) {
+            if idle && (Instant::now() >= beat || self.is_due(&feeds)) {
                 let (made, wagers) = self.cut(&mut feeds).await?;
                 let (commit, payload) = (made.commit.commit, made.message);
                 let subject = topology::COMMITS.to_owned();
