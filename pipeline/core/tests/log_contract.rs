@@ -942,17 +942,59 @@ mod nats_server_alone {
         assert_eq!(world.log.stats().slow_consumers, 0);
     }
 
+    /// Publishes `x` to `s.x` with this header block, as no client library would.
+    async fn publish_raw(world: &NatsWorld, block: &str) {
+        let before = world.log.extent("s").await.unwrap().last;
+        let sizes = (block.len(), block.len() + 1);
+        let raw = format!(
+            "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB s.x {} {}\r\n{block}x\r\nPING\r\n",
+            sizes.0, sizes.1
+        );
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", world.broker.port())).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, raw.as_bytes()).await.unwrap();
+        while world.log.extent("s").await.unwrap().last == before {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn a_status_line_that_a_producer_stored_is_only_a_message() {
         let world = NatsWorld::new().await;
         world.create(stream("s")).await;
-        let raw = "HPUB s.x 33 34\r\nNATS/1.0 409 Consumer Deleted\r\n\r\nx\r\nPING\r\n";
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", world.broker.port())).await.unwrap();
-        let connect = format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{raw}");
-        tokio::io::AsyncWriteExt::write_all(&mut stream, connect.as_bytes()).await.unwrap();
+        publish_raw(&world, "NATS/1.0 409 Consumer Deleted\r\n\r\n").await;
         let mut reader = world.log.read("s", None, 1).await.unwrap();
         assert_eq!(reader.next().await.unwrap().payload, "x");
         assert_eq!(world.log.get("s", 1).await.unwrap().unwrap().payload, "x");
+    }
+
+    #[tokio::test]
+    async fn headers_that_the_client_cannot_read_stop_nobody() {
+        let world = NatsWorld::new().await;
+        world.create(stream("s")).await;
+        fill(&world.log, "s.x", ["1".into(), "2".into()]).await;
+        publish_raw(&world, "NATS/1.0\r\nMy Header: 1\r\n\r\n").await;
+        fill(&world.log, "s.y", ["between".into()]).await;
+        publish_raw(&world, "NATS/1.0\r\nno header at all\r\n\r\n").await;
+        fill(&world.log, "s.x", ["6".into(), "7".into()]).await;
+        for (filter, expect) in [(None, vec![1, 2, 3, 4, 5, 6, 7]), (Some("s.x"), vec![1, 2, 3, 5, 6, 7])] {
+            // As runners do it: a new reader starts at the last message that was read.
+            let (mut read, mut opened) = (Vec::new(), 0);
+            while read.len() < expect.len() {
+                opened += 1;
+                assert!(opened < 20, "{read:?}");
+                let from = read.last().copied().unwrap_or(1);
+                let Ok(mut reader) = world.log.read("s", filter, from).await else { continue };
+                while read.len() < expect.len() {
+                    match reader.next().await {
+                        Ok(entry) if Some(&entry.sequence) == read.last() => {}
+                        Ok(entry) => read.push(entry.sequence),
+                        Err(_) => break,
+                    }
+                }
+            }
+            assert_eq!(read, expect, "{filter:?}");
+        }
+        assert_eq!(world.log.get("s", 3).await.unwrap().unwrap().headers, [("My Header".into(), "1".into())]);
     }
 
     #[tokio::test]

@@ -81,7 +81,9 @@ pub enum ConnectError {
         cause: Cause,
     },
     /// Nobody answers there, or refuses us.
-    #[error("no NATS server at {url}: {cause}; start one, or say where it is with --nats")]
+    #[error(
+        "no connection to NATS at {url}: {cause}; see that a server runs there and knows these credentials"
+    )]
     Unreachable {
         /// Where.
         url: String,
@@ -111,6 +113,7 @@ pub struct JetStream {
     /// Counts the losses of the connection: whoever waits for an answer learns that it will not come.
     losses: watch::Receiver<u64>,
     slow_consumers: Arc<AtomicU64>,
+    suspects: Arc<reader::Suspects>,
 }
 
 impl std::fmt::Debug for JetStream {
@@ -134,8 +137,14 @@ impl JetStream {
             attempts += 1;
             let error = match options.clone().connect(&servers).await {
                 Ok(client) => {
-                    let acknowledged_within = settings.acknowledged_within;
-                    return Ok(Self { client, url: url.into(), acknowledged_within, losses, slow_consumers });
+                    return Ok(Self {
+                        client,
+                        url: url.into(),
+                        acknowledged_within: settings.acknowledged_within,
+                        losses,
+                        slow_consumers,
+                        suspects: Arc::default(),
+                    });
                 }
                 Err(error) => error,
             };
@@ -180,8 +189,17 @@ impl JetStream {
 
     /// Asks an endpoint of the JetStream API, and reads the answer.
     async fn ask<T: DeserializeOwned>(&self, subject: String, body: Bytes) -> Result<T, AskError> {
+        let mut losses = reader::fresh(&self.losses);
         let asked = timeout(ANSWER_MAX, self.client.request(async_nats::Subject::from(subject), body));
-        let answer = match asked.await {
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer,
+            // What was sent before the loss will not be answered after it.
+            _ = losses.changed() => {
+                return Err(AskError::Log(LogError::Unavailable("the connection was lost".into())));
+            }
+        };
+        let answer = match answer {
             Err(elapsed) => return Err(AskError::Log(LogError::Unavailable(elapsed.into()))),
             Ok(Err(error)) => {
                 let refused = matches!(

@@ -2,7 +2,14 @@
 //! One subscription takes both the messages and what the broker says about the pulls; [`Pull`] counts what is still
 //! owed and renews the pull when half of it has come. A gap, a step back, a status that is no accounting, a lost
 //! connection and silence end it: it never heals itself, since where to go on is the runner's to decide.
+//!
+//! The client drops the connection over headers that it cannot parse, and anybody who may publish can store such.
+//! Where the connection was lost at the same place again and again, the message there is therefore asked for by
+//! itself, in JSON (see [`Suspect`]); the consumer goes on behind it.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
@@ -29,21 +36,32 @@ const PULL_MESSAGES_MIN: usize = limits::READ_AHEAD_MESSAGES / 8;
 /// A pull asks for so many bytes at least: any one message must fit, or the broker would give it back at once.
 const PULL_BYTES_MIN: usize = limits::READ_AHEAD_BYTES / 2;
 
+/// How far a stretch that is read with care reaches beyond the last loss, at most.
+const STRETCH_MAX: u64 = 64;
+/// Losses of the connection at one place, after which the message there is suspected.
+const LOSSES_SUSPICIOUS: u32 = 2;
+
 const _: () = assert!(PULL_BYTES_MIN > limits::MESSAGE_BYTES_MAX, "a pull must be able to hold any message");
 
 /// Reads one stream in order. Dropping it removes its consumer.
 pub struct Pull {
     log: JetStream,
+    stream: String,
+    filter: Option<String>,
     subscriber: Subscriber,
     losses: watch::Receiver<u64>,
+    /// The consumer's name.
+    name: String,
+    /// While set, messages are asked for one by one, until one at or after this sequence has come.
+    careful: Option<u64>,
+    /// Whether the consumer stands.
+    standing: bool,
     /// Where statuses come to; messages keep their own subject.
     inbox: String,
     /// Where pulls are sent.
     next_subject: async_nats::Subject,
     /// Where the consumer's end is sent.
     delete_subject: async_nats::Subject,
-    /// Whether there is a filter: then stream sequences grow, but do not follow each other.
-    filtered: bool,
     /// The lowest stream sequence that may come next; without a filter, the only one.
     expected: u64,
     /// How many messages the consumer has delivered.
@@ -75,12 +93,16 @@ impl Pull {
         let subscriber = log.subscribe(inbox.clone()).await?;
         let mut reader = Self {
             log: log.clone(),
+            stream: stream.to_owned(),
+            filter: filter.map(ToOwned::to_owned),
             subscriber,
             losses,
+            careful: log.suspects.careful(&place(stream, filter), from),
+            standing: false,
             inbox,
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}").into(),
             delete_subject: format!("$JS.API.CONSUMER.DELETE.{stream}.{name}").into(),
-            filtered: filter.is_some(),
+            name,
             expected: if filter.is_some() { from } else { from.max(extent.first) },
             delivered: 0,
             short: (from > extent.last + 1).then_some(extent.last + 1),
@@ -89,9 +111,35 @@ impl Pull {
             silent_since: None,
             ended: false,
         };
-        create_consumer(log, stream, &name, filter, from).await?;
-        reader.renew().await.map_err(|error| LogError::Unavailable(error.into()))?;
+        if reader.careful.is_none() {
+            reader.stand().await?;
+        }
         Ok(reader)
+    }
+
+    /// Creates the consumer, and asks it for messages.
+    async fn stand(&mut self) -> Result<(), LogError> {
+        create_consumer(&self.log, &self.stream, &self.name, self.filter.as_deref(), self.expected).await?;
+        self.standing = true;
+        self.renew().await.map_err(|error| LogError::Unavailable(error.into()))
+    }
+
+    /// The next message, asked for by itself; `None` once the consumer can go on. Safe to cancel.
+    async fn step(&mut self, until: u64) -> Result<Option<Entry>, ReadError> {
+        let filter = self.filter.as_deref().unwrap_or(">");
+        let which = serde_json::json!({ "seq": self.expected, "next_by_subj": filter });
+        let found = self.log.message(&self.stream, which).await;
+        let Some(entry) = found.map_err(|error| self.lost(error.to_string()))? else {
+            self.careful = None;
+            return Ok(None);
+        };
+        self.check_stream(entry.sequence)?;
+        if entry.sequence >= until {
+            tracing::warn!(stream = self.stream, sequence = entry.sequence, "a message was taken with care");
+            self.careful = None;
+            self.log.suspects.taken(&place(&self.stream, self.filter.as_deref()), entry.sequence);
+        }
+        Ok(Some(entry))
     }
 
     /// Asks for more when half of what was asked for has come.
@@ -147,18 +195,23 @@ impl Pull {
 
     /// That nothing was skipped and nothing came twice.
     fn check(&mut self, delivery: Delivery) -> Result<(), ReadError> {
-        let got = delivery.stream_sequence;
-        let fits = if self.filtered { got >= self.expected } else { got == self.expected };
+        self.check_stream(delivery.stream_sequence)?;
+        let (got, expected) = (delivery.consumer_sequence, self.delivered + 1);
+        if got != expected {
+            self.ended = true;
+            return Err(ReadError::Gap { got, expected });
+        }
+        self.delivered += 1;
+        Ok(())
+    }
+
+    fn check_stream(&mut self, got: u64) -> Result<(), ReadError> {
+        let fits = if self.filter.is_some() { got >= self.expected } else { got == self.expected };
         if !fits {
             self.ended = true;
             return Err(ReadError::Gap { got, expected: self.expected });
         }
-        if delivery.consumer_sequence != self.delivered + 1 {
-            self.ended = true;
-            return Err(ReadError::Gap { got: delivery.consumer_sequence, expected: self.delivered + 1 });
-        }
         self.expected = got + 1;
-        self.delivered += 1;
         Ok(())
     }
 
@@ -173,7 +226,7 @@ impl Pull {
                 if delivered.is_some_and(|last| last > self.delivered) {
                     return Err(self.lost("messages were lost on the way: the heartbeat is ahead".into()));
                 }
-                if !self.filtered && stream.is_some_and(|last| last >= self.expected) {
+                if self.filter.is_none() && stream.is_some_and(|last| last >= self.expected) {
                     let got = stream.unwrap_or_default();
                     self.ended = true;
                     return Err(ReadError::Gap { got, expected: self.expected });
@@ -239,6 +292,15 @@ impl Reader for Pull {
                 self.ended = true;
                 return Err(ReadError::Gap { got, expected: self.expected });
             }
+            if let Some(until) = self.careful {
+                match self.step(until).await? {
+                    Some(entry) => return Ok(entry),
+                    None => continue,
+                }
+            }
+            if !self.standing {
+                self.stand().await.map_err(|error| self.lost(error.to_string()))?;
+            }
             self.renew().await?;
             if let Some(taken) = self.arrived() {
                 return taken;
@@ -252,7 +314,10 @@ impl Reader for Pull {
                         return taken;
                     }
                 }
-                _ = self.losses.changed() => return Err(self.lost("the connection was lost".into())),
+                _ = self.losses.changed() => {
+                    self.log.suspects.lost(place(&self.stream, self.filter.as_deref()), self.expected);
+                    return Err(self.lost("the connection was lost".into()));
+                }
                 () = sleep_until(since + SILENCE_MAX) => {
                     return Err(self.lost(format!("nothing heard for {} ms", SILENCE_MAX.as_millis())));
                 }
@@ -261,7 +326,7 @@ impl Reader for Pull {
     }
 
     fn ready(&mut self) -> Option<Result<Entry, ReadError>> {
-        if self.ended || self.short.is_some() {
+        if self.ended || self.short.is_some() || !self.standing {
             return None;
         }
         let taken = self.arrived()?;
@@ -276,10 +341,70 @@ impl Reader for Pull {
 
 impl Drop for Pull {
     fn drop(&mut self) {
+        if !self.standing {
+            return;
+        }
         // A courtesy: the broker removes the consumer by itself after `INACTIVE_MAX`.
         let published = self.log.client.publish(self.delete_subject.clone(), Bytes::new()).now_or_never();
         if !matches!(published, Some(Ok(()))) {
             tracing::debug!(consumer = %self.delete_subject, "left for the broker to remove");
+        }
+    }
+}
+
+/// What is read: a stream and a filter.
+fn place(stream: &str, filter: Option<&str>) -> String {
+    format!("{stream} {}", filter.unwrap_or_default())
+}
+
+/// Where readers lost the connection. There are as many places as lanes are read, so this is small.
+#[derive(Debug, Default)]
+pub(super) struct Suspects(Mutex<BTreeMap<String, Suspect>>);
+
+/// A stretch of a stream at which the connection was lost.
+#[derive(Debug)]
+struct Suspect {
+    /// What the readers waited for, the first and the last of it.
+    stretch: RangeInclusive<u64>,
+    /// How often they waited in vain.
+    losses: u32,
+}
+
+impl Suspects {
+    fn places(&self) -> MutexGuard<'_, BTreeMap<String, Suspect>> {
+        self.0.lock().expect("nobody panics while holding the suspects")
+    }
+
+    /// The connection was lost while `sequence` was waited for.
+    fn lost(&self, place: String, sequence: u64) {
+        let mut places = self.places();
+        let suspect = places.entry(place).or_insert(Suspect { stretch: sequence..=sequence, losses: 0 });
+        let (first, last) = (*suspect.stretch.start(), *suspect.stretch.end());
+        // What lies near may have been on its way already: it belongs to the same stretch.
+        if (first..=last.saturating_add(STRETCH_MAX)).contains(&sequence) {
+            *suspect =
+                Suspect { stretch: first..=last.max(sequence), losses: suspect.losses.saturating_add(1) };
+        } else {
+            *suspect = Suspect { stretch: sequence..=sequence, losses: 1 };
+        }
+    }
+
+    /// Up to where a reader that starts at `from` is to be careful.
+    fn careful(&self, place: &str, from: u64) -> Option<u64> {
+        let places = self.places();
+        let suspect = places.get(place)?;
+        let last = *suspect.stretch.end();
+        let suspicious = suspect.losses >= LOSSES_SUSPICIOUS && from <= last;
+        // From further away the consumer brings what lies before, and dies at the stretch if it must.
+        let near = from.saturating_add(STRETCH_MAX) >= *suspect.stretch.start();
+        (suspicious && near).then_some(last)
+    }
+
+    /// The suspected message is this one: who starts at it again is to be careful again.
+    fn taken(&self, place: &str, sequence: u64) {
+        if let Some(suspect) = self.places().get_mut(place) {
+            let (first, last) = (*suspect.stretch.start(), *suspect.stretch.end());
+            suspect.stretch = first..=last.max(sequence);
         }
     }
 }
