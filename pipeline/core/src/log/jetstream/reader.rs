@@ -5,7 +5,7 @@
 //!
 //! The client drops the connection over headers that it cannot parse, and anybody who may publish can store such.
 //! Where the connection was lost at the same place again and again, the message there is therefore asked for by
-//! itself, in JSON (see [`Suspect`]); the consumer goes on behind it.
+//! itself, in JSON (see `Suspect`); the consumer goes on behind it.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
