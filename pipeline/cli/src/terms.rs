@@ -217,6 +217,11 @@ pub async fn show<L: Log>(args: &ShowArgs, log: &L, out: &mut impl Write) -> any
 
 #[cfg(test)]
 mod tests {
+    use jackpot_core::log::jetstream::setup::{SetUp, streams};
+    use jackpot_core::log::memory::Memory;
+    use jackpot_core::time::Millis;
+    use jackpot_core::topology;
+
     use super::*;
 
     fn example() -> Terms {
@@ -240,6 +245,28 @@ mod tests {
         assert!(error.to_string().starts_with("terms.json has 2 faults"), "{error}");
         let told = String::from_utf8(told).expect("text");
         assert!(told.lines().count() == 2 && told.contains("pools[0].min_wager: "), "{told}");
+    }
+
+    #[tokio::test]
+    async fn terms_are_applied_once_and_in_order() {
+        let memory = Memory::new(streams(&SetUp::new(2)), || Millis(0));
+        let soon = || Instant::now() + Duration::from_millis(100);
+        let mut terms = example();
+        activate(&memory, "terms", &terms, soon()).await.expect("the first may have any number");
+        activate(&memory, "terms", &terms, soon()).await.expect("the same again changes nothing");
+        let markers = memory.extent(topology::WAGERS).await.expect("the stream").last;
+        assert_eq!(markers, 2, "one marker a partition");
+        terms.author = Some("somebody else".into());
+        let error = activate(&memory, "terms", &terms, soon()).await.expect_err("the number is taken");
+        assert!(error.to_string().contains("give the new terms the next number"), "{error}");
+        terms.revision = 3;
+        let error = activate(&memory, "terms", &terms, soon()).await.expect_err("2 is next");
+        assert!(error.to_string().starts_with("terms has 1 fault"), "{error}");
+        terms.revision = 2;
+        activate(&memory, "terms", &terms, soon()).await.expect("2 is next");
+        assert_eq!(crate::load::in_force(&memory).await.expect("terms are in force"), terms);
+        let error = running(&memory, 2, soon()).await.expect_err("no ledger runs");
+        assert!(error.to_string().contains("no commit has run it"), "{error}");
     }
 
     #[test]

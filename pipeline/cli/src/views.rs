@@ -495,3 +495,108 @@ pub const REFUSALS: View = View {
         column("number", Kind::Count, 6),
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use jackpot_core::log::jetstream::setup::{SetUp, streams};
+    use jackpot_core::log::memory::Memory;
+    use jackpot_core::log::{Append, Appender, Expect};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: WindowsArgs,
+    }
+
+    /// A log with these messages: subject and body.
+    async fn log(messages: &[(&str, &str)]) -> Memory {
+        let memory = Memory::new(streams(&SetUp::new(1)), || Millis(0));
+        let mut appender = memory.appender().await.expect("an appender");
+        for (subject, body) in messages {
+            let payload = Bytes::from((*body).to_owned());
+            let append =
+                Append { subject: (*subject).into(), headers: Vec::new(), payload, expect: Expect::Any };
+            appender.send(append).await.expect("it is sent");
+            appender.acknowledged().await.expect("it is stored");
+        }
+        memory
+    }
+
+    async fn check(view: &View, memory: &Memory, flags: &[&str], expect: &str) {
+        let line = ["x", "--nats", "nats://nowhere"].iter().chain(flags);
+        let args = Line::parse_from(line).args;
+        let mut out = Vec::new();
+        run_windows(view, &args, memory, &mut out).await.expect("it is shown");
+        assert_eq!(String::from_utf8_lossy(&out), expect, "{flags:?}");
+    }
+
+    #[tokio::test]
+    async fn windows_are_sorted_selected_and_cut() {
+        let window = |pool: &str, seconds: u32, minute: u32| {
+            let start = format!("2026-06-08T20:{minute:02}:00.000Z");
+            format!(
+                r#"{{"pool":"{pool}","level":"grand","seconds":{seconds},"window_start":"{start}","new":1}}"#
+            )
+        };
+        let all = [window("b", 60, 2), window("a", 60, 1), window("a", 1, 5), window("a", 60, 0)];
+        let [b, a1, a_second, a0] = &all;
+        let memory = log(&[
+            ("windows.60.b.grand", b),
+            ("windows.60.a.grand", a1),
+            ("windows.1.a.grand", a_second),
+            ("windows.60.a.grand", a0),
+        ])
+        .await;
+        let check = async |flags: &[&str], expect: &str| check(&WINDOWS, &memory, flags, expect).await;
+        check(&["--json"], &format!("[\n{a_second},\n{a0},\n{a1},\n{b}\n]\n")).await;
+        check(&["--jsonl", "--seconds", "60", "--pool", "a"], &format!("{a0}\n{a1}\n")).await;
+        check(&["--jsonl", "--since", "2026-06-08T20:02:00Z"], &format!("{a_second}\n{b}\n")).await;
+        check(&["--jsonl", "--until", "2026-06-08T20:02:00Z"], &format!("{a0}\n{a1}\n")).await;
+        check(&["--jsonl", "--limit", "2"], &format!("{a_second}\n{a0}\n")).await;
+        check(&["--json", "--level", "none"], "[]\n").await;
+        check(&["--pool", "none"], "nothing yet\n").await;
+    }
+
+    #[tokio::test]
+    async fn refusals_come_by_time_partition_and_number() {
+        let refusal = |at: u32, partition: u32, number: u32| {
+            format!(
+                r#"{{"at":"2026-06-08T20:00:{at:02}.000Z","partition":{partition},"number":{number},"source":"eu{partition}"}}"#
+            )
+        };
+        let all = [refusal(2, 0, 0), refusal(1, 1, 10), refusal(1, 1, 9), refusal(1, 0, 11)];
+        let [late, ten, nine, eleven] = &all;
+        let memory = log(&[
+            ("refusals.acme.eu0", late),
+            ("refusals.acme.eu1", ten),
+            ("refusals.acme.eu1", nine),
+            ("refusals.acme.eu0", eleven),
+        ])
+        .await;
+        check(&REFUSALS, &memory, &["--jsonl"], &format!("{eleven}\n{nine}\n{ten}\n{late}\n")).await;
+        check(&REFUSALS, &memory, &["--jsonl", "--source", "eu1"], &format!("{nine}\n{ten}\n")).await;
+    }
+
+    #[tokio::test]
+    async fn of_totals_the_last_of_each_level_counts() {
+        let memory = log(&[
+            ("totals.mega.minor", r#"{"pool":"mega","level":"minor","sequence":1}"#),
+            ("totals.mega.grand", r#"{"pool":"mega","level":"grand","sequence":1}"#),
+            ("totals.mega.minor", r#"{"pool":"mega","level":"minor","sequence":2}"#),
+        ])
+        .await;
+        check(&TOTALS, &memory, &["--json"], "[]\n").await;
+        let terms = jackpot_core::terms::Terms::parse(crate::terms::EXAMPLE).expect("the example");
+        store::store(&memory, &terms).await.expect("the terms are stored");
+        let (grand, minor) = (
+            r#"{"pool":"mega","level":"grand","sequence":1}"#,
+            r#"{"pool":"mega","level":"minor","sequence":2}"#,
+        );
+        check(&TOTALS, &memory, &["--jsonl"], &format!("{grand}\n{minor}\n")).await;
+        check(&TOTALS, &memory, &["--jsonl", "--level", "minor"], &format!("{minor}\n")).await;
+        check(&TOTALS, &memory, &["--jsonl", "--limit", "1"], &format!("{grand}\n")).await;
+    }
+}

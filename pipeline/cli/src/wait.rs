@@ -182,3 +182,133 @@ pub async fn last_commit<L: Log>(log: &L) -> anyhow::Result<Option<Commit>> {
 fn settled(entry: &Entry) -> Option<u64> {
     entry.headers.iter().find(|(name, _)| name == SETTLED).and_then(|(_, value)| value.parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jackpot_core::digest::Digest;
+    use jackpot_core::frame::{Frame, Ingress};
+    use jackpot_core::limits;
+    use jackpot_core::log::jetstream::setup::{SetUp, streams};
+    use jackpot_core::log::memory::Memory;
+    use jackpot_core::log::{Append, Appender, Expect};
+    use jackpot_core::record::{Consumed, Counts, WindowSettings};
+    use jackpot_core::time::Millis;
+
+    use super::*;
+
+    /// A pipeline of two partitions without stages: the test plays them.
+    struct Played(Memory);
+
+    impl Played {
+        fn new() -> Self {
+            Self(Memory::new(streams(&SetUp::new(2)), || Millis(0)))
+        }
+
+        async fn append(
+            &self,
+            subject: &str,
+            headers: Vec<(String, String)>,
+            payload: impl Into<Bytes>,
+        ) -> u64 {
+            let mut appender = self.0.appender().await.expect("an appender");
+            let append =
+                Append { subject: subject.into(), headers, payload: payload.into(), expect: Expect::Any };
+            appender.send(append).await.expect("it is sent");
+            appender.acknowledged().await.expect("it is stored")
+        }
+
+        async fn validate(&self, partition: u16, sequence: u64, position: u64) {
+            let header = Header {
+                partition,
+                sequence,
+                rules: limits::RULES_VERSION,
+                terms: 1,
+                watermark: None,
+                recorded_at: Millis(0),
+                ingress: Ingress { position, count: 1, chain: Digest::ZERO },
+                input: Digest::ZERO,
+                previous: Digest::ZERO,
+            };
+            let frame = Frame { header, body: Validated::default() }.encode();
+            self.append(&Lane::Validated.subject(partition), Vec::new(), frame).await;
+        }
+
+        async fn audit(&self, partition: u16) {
+            self.append(&Lane::Audit.subject(partition), Vec::new(), "entry").await;
+        }
+
+        async fn commit(&self, frames: [u64; 2], counts: Counts) {
+            let commit = Commit {
+                commit: 1,
+                previous: Digest::ZERO,
+                terms: 1,
+                as_of: None,
+                partitions: frames.map(|frame| Consumed { frame, ..Consumed::default() }).into(),
+                settings: WindowSettings { seconds: vec![1], max_skew_s: 300 },
+                counts,
+                levels: Vec::new(),
+                windows: Vec::new(),
+                hits: Vec::new(),
+            };
+            let bytes = serde_json::to_vec(&commit).expect("a commit is plain data");
+            self.append(topology::COMMITS, Vec::new(), bytes).await;
+        }
+
+        async fn total(&self, settled: u64) {
+            let headers = vec![(SETTLED.to_owned(), settled.to_string())];
+            self.append(&topology::totals("mega", "grand"), headers, "{}").await;
+        }
+
+        async fn check_waits_for(&self, says: &str) {
+            let error = settle(&self.0, Duration::from_millis(60)).await.expect_err("it is not through");
+            assert!(error.to_string().contains(says), "it should wait for {says}: {error:#}");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_waits_for_every_stage_in_turn() {
+        let played = Played::new();
+        settle(&played.0, Duration::from_secs(5)).await.expect("nothing was published");
+        let position = played.append("wagers.acme.eu1", Vec::new(), "{}").await;
+        let stored = played.0.get(topology::WAGERS, position).await.expect("the log").expect("the batch");
+        let partition: u16 = stored.subject.split('.').nth(1).expect("a word").parse().expect("a partition");
+        played.check_waits_for(&format!("validate, partition {partition}, ")).await;
+        played.validate(partition, 1, position).await;
+        played.check_waits_for(&format!("audit, partition {partition}, ")).await;
+        played.audit(partition).await;
+        played.check_waits_for(&format!("aggregate, partition {partition}, ")).await;
+        let frames = if partition == 0 { [1, 0] } else { [0, 1] };
+        played.commit(frames, Counts { windows: 0, hits: 1, changed: 7 }).await;
+        played.check_waits_for("the totals of commit 7").await;
+        played.total(6).await;
+        played.check_waits_for("the totals of commit 7").await;
+        played.total(7).await;
+        played.check_waits_for("number 1 of hits").await;
+        played.append("hits.mega.grand", Vec::new(), "{}").await;
+        settle(&played.0, Duration::from_secs(5)).await.expect("all is through");
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_changes_nothing_is_through_with_its_commit() {
+        let played = Played::new();
+        let position = played.append("wagers.acme.eu1", Vec::new(), "nonsense").await;
+        for partition in 0..2 {
+            played.validate(partition, 1, position).await;
+            played.audit(partition).await;
+        }
+        let later = async {
+            sleep(Duration::from_millis(50)).await;
+            played.commit([1, 1], Counts::default()).await;
+        };
+        let (settled, ()) = tokio::join!(settle(&played.0, Duration::from_secs(5)), later);
+        settled.expect("there is no view to wait for");
+    }
+
+    #[tokio::test]
+    async fn without_streams_it_says_what_to_do() {
+        let error =
+            settle(&Memory::new([], || Millis(0)), Duration::from_secs(5)).await.expect_err("no streams");
+        assert!(error.to_string().contains("jackpot init"), "{error}");
+    }
+}

@@ -148,9 +148,14 @@ impl<L: Log, P: fmt::Display> Publisher<L, P> {
     /// Sends what was not sent; after trouble the oldest alone, until it is acknowledged.
     async fn send(&mut self) -> Result<(), PublishError> {
         if self.appender.is_none() {
+            match self.log.extent(topology::WAGERS).await {
+                Err(LogError::Unavailable(why)) => return self.stumble(why.to_string()).await,
+                known => known.map_err(PublishError::Log)?,
+            };
             match timeout(ANSWER_MAX, self.log.appender()).await {
                 Ok(Ok(appender)) => self.appender = Some(appender),
-                Ok(Err(error)) => return self.stumble(error.to_string()).await,
+                Ok(Err(error @ LogError::Unavailable(_))) => return self.stumble(error.to_string()).await,
+                Ok(Err(error)) => return Err(PublishError::Log(error)),
                 Err(_) => return self.stumble("the server does not answer".into()).await,
             }
         }
@@ -166,7 +171,8 @@ impl<L: Log, P: fmt::Display> Publisher<L, P> {
             };
             match timeout(ANSWER_MAX, appender.send(append)).await {
                 Ok(Ok(())) => self.sent += 1,
-                Ok(Err(error)) => return self.stumble(error.to_string()).await,
+                Ok(Err(error @ LogError::Unavailable(_))) => return self.stumble(error.to_string()).await,
+                Ok(Err(error)) => return Err(PublishError::Log(error)),
                 Err(_) => return self.stumble("the server does not answer".into()).await,
             }
         }
@@ -226,5 +232,124 @@ impl<L: Log, P: fmt::Display> Publisher<L, P> {
         sleep(pause.min(left)).await;
         self.trouble = Some((since, (pause * 2).min(PAUSE.1)));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jackpot_core::log::Reader;
+    use jackpot_core::log::faulty::{Fault, Faulty};
+    use jackpot_core::log::jetstream::setup::{SetUp, streams};
+    use jackpot_core::log::memory::Memory;
+    use jackpot_core::time::Millis;
+
+    use super::*;
+
+    fn memory() -> Memory {
+        Memory::new(streams(&SetUp::new(2)), || Millis(0))
+    }
+
+    fn letter(number: u64) -> Letter<u64> {
+        let subject =
+            topology::wagers("acme", ["eu1", "eu2", "eu3"][usize::try_from(number % 3).expect("small")]);
+        Letter { place: number, subject, payload: Bytes::from(number.to_string()) }
+    }
+
+    /// What is stored, by source, in order, each batch where it was stored first.
+    async fn stored(memory: &Memory) -> BTreeMap<String, Vec<u64>> {
+        let mut sources: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        let last = memory.extent(topology::WAGERS).await.expect("the stream").last;
+        let mut reader = memory.read(topology::WAGERS, None, 1).await.expect("a reader");
+        for _ in 0..last {
+            let entry = reader.next().await.expect("an entry");
+            let number = std::str::from_utf8(&entry.payload).expect("text").parse().expect("a number");
+            let source = entry.subject.rsplit('.').next().expect("a source").to_owned();
+            let numbers = sources.entry(source).or_default();
+            if !numbers.contains(&number) {
+                numbers.push(number);
+            }
+        }
+        sources
+    }
+
+    async fn check(faults: &[(u64, Fault)]) {
+        let memory = memory();
+        let log = Faulty::planned(memory.clone(), Duration::from_millis(5));
+        for &(after, fault) in faults {
+            log.plan(after, fault);
+        }
+        let mut publisher = Publisher::new(log, Duration::from_secs(20));
+        for number in 0..300 {
+            publisher.publish(letter(number)).await.expect("it is published in the end");
+        }
+        publisher.finish().await.expect("all is acknowledged in the end");
+        assert_eq!((publisher.acknowledged, publisher.rejected.len()), (300, 0), "{faults:?}");
+        let sources = stored(&memory).await;
+        assert_eq!(sources.len(), 3);
+        for (source, numbers) in sources {
+            assert_eq!(numbers.len(), 100, "{source}: nothing is lost under {faults:?}");
+            assert!(numbers.is_sorted(), "{source}: the order is kept under {faults:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn batches_are_stored_in_order() {
+        check(&[]).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_not_acknowledged_is_sent_again() {
+        check(&[(0, Fault::ReplyLost), (200, Fault::ReplyLost)]).await;
+        check(&[(1, Fault::TimeoutStored), (299, Fault::TimeoutStored)]).await;
+        check(&[(0, Fault::Unavailable), (0, Fault::Unavailable), (40, Fault::Refused)]).await;
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_is_too_large_is_named_and_the_others_are_published() {
+        let mut publisher = Publisher::new(memory(), Duration::from_secs(5));
+        for number in 0..3 {
+            let mut letter = letter(number);
+            if number == 1 {
+                letter.payload = Bytes::from(vec![b' '; 2 * 1024 * 1024]);
+            }
+            publisher.publish(letter).await.expect("it is taken");
+        }
+        publisher.finish().await.expect("the others are acknowledged");
+        assert_eq!(publisher.acknowledged, 2);
+        assert_eq!(publisher.rejected.iter().map(|rejection| rejection.place).collect::<Vec<_>>(), [1]);
+    }
+
+    #[tokio::test]
+    async fn a_full_stream_is_waited_for_and_a_missing_one_is_not() {
+        let mut small = streams(&SetUp::new(2));
+        for stream in &mut small {
+            stream.max_bytes = 100;
+        }
+        let memory = Memory::new(small, || Millis(0));
+        let mut publisher = Publisher::new(memory.clone(), Duration::from_millis(200));
+        let mut said = None;
+        for number in 0..20 {
+            if let Err(error) = publisher.publish(letter(number)).await {
+                said = Some(error);
+                break;
+            }
+        }
+        let error = match said {
+            Some(error) => error,
+            None => publisher.finish().await.expect_err("nobody makes room"),
+        };
+        assert!(matches!(&error, PublishError::Stalled { why, .. } if why.contains("full")), "{error}");
+        for stream in streams(&SetUp::new(2)) {
+            memory.create(stream);
+        }
+        publisher.patience = Duration::from_secs(5);
+        publisher.finish().await.expect("there is room now");
+
+        let none = Memory::new([], || Millis(0));
+        let mut publisher = Publisher::new(none, Duration::from_secs(60));
+        let error = publisher.publish(letter(0)).await.expect_err("there is no stream");
+        assert!(error.to_string().contains("jackpot init"), "{error}");
     }
 }
