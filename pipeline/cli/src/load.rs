@@ -193,3 +193,37 @@ async fn last_number<L: Log>(log: &L, operator: &str, source: &str) -> anyhow::R
     })?;
     Ok(numbered.sequence)
 }
+
+#[cfg(test)]
+mod tests {
+    use jackpot_core::log::jetstream::setup::{SetUp, streams};
+    use jackpot_core::log::memory::Memory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn traffic_goes_on_after_each_sources_last_batch() {
+        let memory = Memory::new(streams(&SetUp::new(3)), Millis::now);
+        assert!(in_force(&memory).await.expect_err("no terms").to_string().contains("jackpot terms apply"));
+        let terms = Terms::parse(crate::terms::EXAMPLE).expect("the example");
+        store::store(&memory, &terms).await.expect("the terms are stored");
+        let terms = in_force(&memory).await.expect("the terms are in force");
+        for round in 0..2 {
+            let from = first_numbers(&memory, &terms, None).await.expect("numbers");
+            assert_eq!(from["acme-spin-eu1"] == 1, round == 0, "the second round goes on");
+            let settings =
+                Settings { seed: 1, start: Millis(0), rate: 10_000, wagers: 1_000, batch: 20, from };
+            let traffic = Traffic::new(&terms, settings).expect("the example can be played");
+            publish(traffic, memory.clone(), |_| {}).await.expect("it is published");
+        }
+        let from = first_numbers(&memory, &terms, None).await.expect("numbers");
+        let batches: u64 = from.values().map(|next| next - 1).sum();
+        assert_eq!(
+            batches,
+            memory.extent(topology::WAGERS).await.expect("the stream").last,
+            "no number twice"
+        );
+        let fixed = first_numbers(&memory, &terms, Some(1)).await.expect("numbers");
+        assert!(fixed.len() == 12 && fixed.values().all(|&next| next == 1));
+    }
+}

@@ -6,10 +6,19 @@ use std::time::Duration;
 use anyhow::Context;
 use jackpot_core::log::jetstream::{ConnectError, ConnectSettings, JetStream};
 
+use tokio::time::sleep;
+
+use crate::duration;
 use crate::exit::Unusable;
 
 /// How long a command that answers at once looks for its server.
 pub const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long an acknowledgement may take: a server that writes through to its disk answers thousands of batches in
+/// flight one by one. A lost connection is noticed at once.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
+/// When it is said that the server is not there yet.
+const PATIENT_AFTER: Duration = Duration::from_secs(1);
 
 /// The server to work on.
 #[derive(Debug, Clone, clap::Args)]
@@ -54,12 +63,23 @@ pub async fn connect(url: &str, credentials: &Credentials, patience: Duration) -
         tls_cert: credentials.tls_cert.clone(),
         tls_key: credentials.tls_key.clone(),
         give_up_after: Some(patience),
+        acknowledged_within: ACKNOWLEDGED_WITHIN,
         ..ConnectSettings::default()
     };
     for (flag, file) in credentials.files() {
         readable(flag, file)?;
     }
-    JetStream::connect(url, "jackpot", &settings).await.map_err(|error| match &error {
+    let connecting = JetStream::connect(url, "jackpot", &settings);
+    let waiting = async {
+        sleep(PATIENT_AFTER).await;
+        eprintln!("jackpot: no server at {url} yet; trying for {}", duration::show(patience));
+        std::future::pending().await
+    };
+    let connected = tokio::select! {
+        connected = connecting => connected,
+        never = waiting => never,
+    };
+    connected.map_err(|error| match &error {
         ConnectError::Settings { .. } => anyhow::Error::new(Unusable::new(error.to_string())),
         ConnectError::Unreachable { .. } => error.into(),
     })

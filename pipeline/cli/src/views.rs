@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use tokio::time::sleep;
 
 use crate::duration;
+use crate::exit::Unusable;
 use crate::server::Server;
 use crate::streams;
 
@@ -172,6 +173,7 @@ async fn show<L: Log>(
     log: &L,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
+    selection.check(view)?;
     let filter = selection.filter(view, seconds);
     let next = log.extent(view.stream).await?.last + 1;
     let rows = if view.latest {
@@ -324,6 +326,19 @@ impl Selection {
             (.., true) => Format::Csv,
             _ => Format::Table,
         }
+    }
+
+    /// A flag that selects by a field that the view does not have would hide everything.
+    fn check(&self, view: &View) -> Result<(), Unusable> {
+        for (field, value) in [("pool", &self.pool), ("level", &self.level), ("source", &self.source)] {
+            if value.is_some() && !view.columns.iter().any(|column| column.field == field) {
+                let stream = view.stream;
+                return Err(Unusable::new(format!(
+                    "--{field} cannot be used: {stream} have no {field}; leave it out"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The subjects that can hold what is wanted.
@@ -577,6 +592,9 @@ mod tests {
         ])
         .await;
         check(&REFUSALS, &memory, &["--jsonl"], &format!("{eleven}\n{nine}\n{ten}\n{late}\n")).await;
+        let args = Line::parse_from(["x", "--nats", "nats://nowhere", "--pool", "mega"]).args;
+        let error = run_windows(&REFUSALS, &args, &memory, &mut Vec::new()).await.expect_err("no such field");
+        assert!(error.is::<Unusable>() && error.to_string().contains("--pool"), "{error}");
         check(&REFUSALS, &memory, &["--jsonl", "--source", "eu1"], &format!("{nine}\n{ten}\n")).await;
     }
 

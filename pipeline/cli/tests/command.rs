@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use jackpot_core::broker::{Broker, BrokerSettings, Sync};
+
 /// A port of this machine that nobody listens on: nothing may be bound to it without privileges.
 const NOBODY: &str = "nats://127.0.0.1:1";
 
@@ -121,4 +123,78 @@ fn help_and_version_are_0() {
     {
         assert_eq!(jackpot(&[command, "--help"]).status.code(), Some(0), "{command}");
     }
+}
+
+#[test]
+fn up_refuses_to_run_without_stages_of_its_version() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let alone = directory.path().join("jackpot");
+    std::fs::copy(env!("CARGO_BIN_EXE_jackpot"), &alone).expect("the binary is copied");
+    let up = || {
+        let mut command = Command::new(&alone);
+        command.args(["up", "--dir", text(&directory.path().join("data"))]).env_remove("NATS_URL");
+        command.output().expect("the binary runs")
+    };
+    let check = |says: &str| {
+        let output = up();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{error}");
+        assert!(error.contains(says) && error.contains("cargo build --workspace"), "{error}");
+    };
+    check("cannot be run");
+    let stage = file(directory.path(), "validate", "#!/bin/sh\necho validate 0.0.0\n");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(stage, executable).expect("it can be run");
+    check("says `validate 0.0.0`");
+    assert!(!directory.path().join("data").exists(), "nothing was started");
+}
+
+/// The commands against a real server without stages.
+#[test]
+fn nats_commands_work_on_a_server() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let settings = BrokerSettings::new(directory.path().join("data"), Sync::Relaxed);
+    let mut broker = runtime.block_on(Broker::start(settings)).expect("a server");
+    let url = broker.url();
+    let run = |args: &[&str], code: i32| {
+        let output = jackpot(&[args, &["--nats", &url]].concat());
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {out}{error}");
+        (out.into_owned(), error.into_owned())
+    };
+
+    assert!(run(&["wait"], 1).1.contains("jackpot init"));
+    assert!(run(&["publish", "/dev/null"], 0).1.contains("published 0 batches"));
+    assert!(run(&["init", "--partitions", "2"], 0).0.contains("wagers: created"));
+    assert!(run(&["init"], 0).0.ends_with("2 partitions\n"), "the number is that of the data");
+    assert!(run(&["init", "--partitions", "3"], 78).1.contains("--partitions 3"));
+
+    assert!(run(&["load", "--rate", "10", "--seconds", "1"], 1).1.contains("no terms are in force"));
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/terms/example.json");
+    let applied = run(&["terms", "apply", example, "--timeout", "200ms"], 1).1;
+    assert!(applied.contains("revision 1 is applied, but no commit has run it yet"), "{applied}");
+    assert!(run(&["terms", "show"], 0).0.contains("\"revision\": 1"));
+    assert!(run(&["terms", "show", "2"], 1).1.contains("revision 2 of the terms is not in the log"));
+
+    let repeat =
+        ["load", "--rate", "500", "--seconds", "2", "--start", "2026-06-08T20:00:00Z", "--from", "1"];
+    let printed = run(&[&repeat[..], &["--print"]].concat(), 0).0;
+    assert_eq!(printed, run(&[&repeat[..], &["--print"]].concat(), 0).0, "byte for byte");
+    let batches = printed.lines().count();
+    let lines = file(directory.path(), "batches", &format!("{printed}\nnonsense\n{{\"source\":\"x\"}}\n"));
+    let error = run(&["publish", text(&lines)], 1).1;
+    assert!(error.contains(&format!("published {batches} batches")), "{error}");
+    assert!(error.contains(&format!("batches:{}: is no JSON object", batches + 2)), "{error}");
+    assert!(error.contains(&format!("batches:{}: has no `operator`", batches + 3)), "{error}");
+    assert!(run(&["load", "--rate", "500", "--seconds", "1"], 0).1.contains("published 500 wagers"));
+    assert!(run(&["wait", "--timeout", "200ms"], 1).1.contains("validate, partition "));
+
+    assert_eq!(run(&["totals", "--json"], 0).0, "[]\n");
+    assert_eq!(run(&["refusals", "--jsonl"], 0).0, "");
+    assert!(run(&["windows", "--csv"], 0).0.starts_with("pool,level,currency,commit,seconds,"));
+    assert_eq!(run(&["hits"], 0).0, "nothing yet\n");
+    runtime.block_on(broker.stop()).expect("it stops");
+    assert!(run(&["totals"], 1).1.contains("no NATS server at"));
 }

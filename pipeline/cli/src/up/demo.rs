@@ -40,7 +40,9 @@ async fn show<L: Log>(log: &L, out: &mut impl Write) -> anyhow::Result<()> {
     loop {
         sleep(EVERY).await;
         // A server that is away is waited for by the traffic; here it only has nothing to show.
-        if let Ok(rows) = views::present(&views::TOTALS, log, |_, _| true).await {
+        if let Ok(rows) = views::present(&views::TOTALS, log, |_, _| true).await
+            && !rows.is_empty()
+        {
             writeln!(out, "{}", line(&rows))?;
             out.flush()?;
         }
