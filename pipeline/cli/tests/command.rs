@@ -86,7 +86,7 @@ fn no_server_is_1_in_one_sentence() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     let last = error.lines().last().expect("an error");
-    assert!(last.starts_with("jackpot: no NATS server at nats://127.0.0.1:1"), "{error}");
+    assert!(last.starts_with("jackpot: no connection to NATS at nats://127.0.0.1:1"), "{error}");
 }
 
 #[test]
@@ -196,5 +196,5 @@ fn nats_commands_work_on_a_server() {
     assert!(run(&["windows", "--csv"], 0).0.starts_with("pool,level,currency,commit,seconds,"));
     assert_eq!(run(&["hits"], 0).0, "nothing yet\n");
     runtime.block_on(broker.stop()).expect("it stops");
-    assert!(run(&["totals"], 1).1.contains("no NATS server at"));
+    assert!(run(&["totals"], 1).1.contains("no connection to NATS at"));
 }

@@ -40,7 +40,6 @@ pub struct Session {
     opt_in: bool,
     pools: Vec<usize>,
     point: Option<(i64, i64)>,
-    claims: bool,
     game: usize,
     stake: usize,
     interaction: u64,
@@ -120,7 +119,6 @@ impl Session {
             funds,
             opt_in,
             pools,
-            claims: point.is_none() || !random.once_in(6),
             point,
             game: market.game(random),
             stake: 3 + usize::try_from(random.doublings(14)).unwrap_or(0),
@@ -185,10 +183,8 @@ impl Session {
         self.checked_until = now.plus(random.between(third_ms, 2 * third_ms).cast_signed());
         // Wagers are told up to LATE_MS_MAX after they happened, never before their location was checked.
         let checked_at = now.plus(-LATE_MS_MAX.cast_signed());
-        let mut fields = Vec::new();
-        if self.claims {
-            fields.push(format!("\"jurisdiction\":\"{}\"", self.jurisdiction));
-        }
+        // The place is always claimed: coordinates alone need boundary data, which not every rule book has.
+        let mut fields = vec![format!("\"jurisdiction\":\"{}\"", self.jurisdiction)];
         if let Some((latitude, longitude)) = self.point {
             let (latitude, longitude) = (degrees(latitude), degrees(longitude));
             let accuracy_m = random.between(5, 120);
