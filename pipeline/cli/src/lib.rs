@@ -2,6 +2,7 @@
 //! wherever a command only reads and appends. Results go to standard output; progress, and the one sentence of
 //! an error, to standard error. Nothing of the pipeline's own work is done here.
 
+pub mod bench;
 pub mod cli;
 pub mod duration;
 pub mod exit;

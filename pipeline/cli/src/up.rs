@@ -30,6 +30,8 @@ use stages::Ports;
 
 /// How long a server that was given may take to answer, and one that has started to take terms.
 const SERVER_MAX: Duration = Duration::from_secs(60);
+/// Where a NATS server listens by custom.
+const NATS_PORT: u16 = 4222;
 /// How often it is said what is still waited for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
@@ -42,14 +44,16 @@ pub struct Args {
     /// How many lanes, fixed for ever; 4 where there is no data yet.
     #[arg(long, value_name = "N", value_parser = init::partitions_parser())]
     partitions: Option<u16>,
-    /// Use this running NATS server instead of an own one.
-    #[arg(long, env = "NATS_URL", value_name = "URL")]
+    /// Use this running NATS server instead of an own one; NATS_URL counts where no --nats-port is given.
+    #[arg(long, value_name = "URL", conflicts_with = "nats_port")]
     nats: Option<String>,
+    #[arg(long, env = "NATS_URL", hide = true, value_name = "URL")]
+    nats_url: Option<String>,
     #[command(flatten)]
     credentials: Credentials,
-    /// The port of the own NATS server; 0: any that is free.
-    #[arg(long, value_name = "PORT", default_value_t = 4222)]
-    nats_port: u16,
+    /// The port of the own NATS server, 4222 where nothing is said; 0: any that is free.
+    #[arg(long, value_name = "PORT")]
+    nats_port: Option<u16>,
     /// The first of the five metrics ports, in the order of the pipeline; 0: any that are free.
     #[arg(long, value_name = "PORT", default_value_t = 9600, value_parser = RangedI64ValueParser::<u16>::new().range(0..=65_531))]
     metrics_port: u16,
@@ -106,8 +110,8 @@ async fn bring_up(
     }
     let stages = stages::find().await?;
     let ports = Ports::choose(args.metrics_port)?;
-    let url = match &args.nats {
-        Some(url) => url.clone(),
+    let url = match args.server() {
+        Some(url) => url.to_owned(),
         None => start_broker(args, fleet).await?,
     };
     let log = server::connect(&url, &args.credentials, SERVER_MAX).await?;
@@ -141,14 +145,15 @@ async fn start_broker(args: &Args, fleet: &mut Fleet) -> anyhow::Result<String> 
         SyncMode::Always => Sync::Always,
         SyncMode::Relaxed => Sync::Relaxed,
     };
-    let settings = BrokerSettings { port: args.nats_port, ..BrokerSettings::new(&args.dir, sync) };
+    let port = args.nats_port.unwrap_or(NATS_PORT);
+    let settings = BrokerSettings { port, ..BrokerSettings::new(&args.dir, sync) };
     let broker = Broker::start(settings).await.map_err(|error| match &error {
         BrokerError::Dir { .. } => {
             anyhow::Error::new(Unusable::new(format!("--dir {}: {error}", args.dir.display())))
         }
         BrokerError::Ended { said, .. } if said.contains("address already in use") => anyhow::anyhow!(
             "port {} is in use; give another --nats-port, or use the server that is there with --nats",
-            args.nats_port
+            port
         ),
         _ => error.into(),
     })?;
@@ -210,7 +215,7 @@ fn say_where(
     terms: &Terms,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let server = match (&args.nats, args.sync) {
+    let server = match (args.server(), args.sync) {
         (Some(_), _) => "as it was found".to_owned(),
         (None, SyncMode::Always) => {
             format!("data in {}, fsync before each acknowledgement", args.dir.display())
@@ -238,6 +243,12 @@ fn say_where(
 }
 
 impl Args {
+    /// The running server to use; `None` for an own one.
+    fn server(&self) -> Option<&str> {
+        let from_environment = || self.nats_url.as_deref().filter(|_| self.nats_port.is_none());
+        self.nats.as_deref().or_else(from_environment)
+    }
+
     /// The terms that were named, read before anything is started.
     fn named_terms(&self) -> anyhow::Result<Option<(String, Terms)>> {
         let Some(file) = &self.terms else { return Ok(None) };
