@@ -84,7 +84,8 @@ pub async fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     }
     writeln!(out, "{:>6} {:>10} {:>10} {:>12}  by process", "batch", "wagers", "wagers/s", "µs CPU/wager")?;
     for run in &runs {
-        let parts: Vec<_> = run.cpu_us_by_process.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
+        let parts: Vec<_> =
+            run.cpu_us_by_process.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
         writeln!(
             out,
             "{:>6} {:>10} {:>10.0} {:>12.2}  {}",

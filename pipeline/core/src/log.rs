@@ -60,6 +60,8 @@ pub struct Extent {
     pub last: u64,
     /// Bytes stored.
     pub bytes: u64,
+    /// When the broker said so, by its own clock.
+    pub at: Millis,
 }
 
 /// Why a request to the log failed, by what the caller can do.

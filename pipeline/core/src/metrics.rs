@@ -2,7 +2,7 @@
 //! of the process's own. Labels come from closed sets, never from data.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::recovery::Trouble;
@@ -22,6 +22,7 @@ pub struct Metrics {
     position: IntGaugeVec,
     stopped: IntGaugeVec,
     append_seconds: Histogram,
+    clock_astray: IntGauge,
 }
 
 impl Metrics {
@@ -74,11 +75,18 @@ impl Metrics {
                     ]),
                 ),
             ),
+            clock_astray: register(
+                &registry,
+                IntGauge::with_opts(opts(
+                    "jackpot_clock_astray",
+                    "1 while this machine's clock is more than 500 ms off the broker's, as far as this process looks.",
+                )),
+            ),
             registry,
         };
         let build = opts("jackpot_build_info", "Always 1; the version is a label.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
-        register(&metrics.registry, prometheus::IntGauge::with_opts(build)).set(1);
+        register(&metrics.registry, IntGauge::with_opts(build)).set(1);
         for reason in Reason::ALL.iter().filter(|reason| reason.stage() == stage) {
             metrics.refusals.with_label_values(&[reason.as_str()]);
         }
@@ -118,6 +126,11 @@ impl Metrics {
     /// The recovery path is taken.
     pub fn recovering(&self, trouble: &Trouble) {
         self.recoveries.with_label_values(&[trouble.kind()]).inc();
+    }
+
+    /// Whether this machine's clock is too far off the broker's; set by who compares them.
+    pub fn clock_astray(&self) -> IntGauge {
+        self.clock_astray.clone()
     }
 
     /// A partition is at work, or stopped until somebody looks.

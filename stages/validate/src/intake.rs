@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use prometheus::IntGauge;
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::error;
 
 use jackpot_core::digest::Digest;
 use jackpot_core::frame::validated::Validated;
@@ -31,6 +33,9 @@ const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
 const QUEUE_MESSAGES_MAX: usize = 4_096;
 /// Their bytes at most.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How far this machine's clock may be off the broker's (contract, section 5).
+const CLOCK_OFF_MAX_MS: i64 = 500;
 
 /// How validate runs.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +64,9 @@ pub struct Intake<L> {
     /// The terms in force behind the last message that was cut.
     terms: CompiledTerms,
     queue: Queue,
+    /// Up to where the ingress is known to hold nothing more for this partition.
+    looked: u64,
+    clock_astray: IntGauge,
 }
 
 /// Ingress messages that no stored frame covers, in order.
@@ -80,6 +88,7 @@ struct Flight {
 impl<L: Log> Intake<L> {
     /// An intake that has yet to be driven.
     pub fn new(context: Context<L>, partition: u16, settings: Settings) -> Self {
+        let clock_astray = context.metrics.clock_astray();
         Self {
             context,
             name: Name::partition(partition),
@@ -89,12 +98,15 @@ impl<L: Log> Intake<L> {
             before: Ingress::default(),
             terms: CompiledTerms::new(&jackpot_core::terms::Terms::none()),
             queue: Queue::default(),
+            looked: 0,
+            clock_astray,
         }
     }
 
     /// Brings the state to the end of the spine, whoever wrote it, and opens the ingress behind it.
     async fn resume(&mut self) -> Result<L::Reader, Trouble> {
         self.queue = Queue::default();
+        self.looked = 0;
         let stream = Lane::Validated.stream(self.partition);
         let stored = self.context.log.last(&stream, &Lane::Validated.subject(self.partition)).await?;
         let (last, digest) =
@@ -216,15 +228,12 @@ impl<L: Log> Intake<L> {
     }
 
     /// Says that the partition is idle, if the leader confirms that nothing more is stored for it.
-    async fn say_idle(&self) -> Result<(), Trouble> {
-        if self.has_more().await? {
-            return Ok(());
-        }
-        let clock = Millis::now().plus(-self.settings.lateness_ms());
+    async fn say_idle(&mut self) -> Result<(), Trouble> {
+        let Some(watermark) = self.idle_watermark().await? else { return Ok(()) };
         let notice = IdleNotice {
             partition: self.partition,
             frame: self.state.tail().frame,
-            watermark: self.state.tail().watermark.max(Some(clock)),
+            watermark,
             terms: self.terms.revision(),
         };
         let payload = serde_json::to_vec(&notice).expect("a notice is plain data").into();
@@ -232,12 +241,45 @@ impl<L: Log> Intake<L> {
         Ok(())
     }
 
-    /// Whether the ingress holds more for this partition than was read, asked of its leader.
-    async fn has_more(&self) -> Result<bool, Trouble> {
-        let last = self.context.log.last(topology::WAGERS, &topology::ingress_filter(self.partition)).await?;
+    /// The watermark of an idle partition, by the clock; `None` where the partition is not idle.
+    /// A clock that differs from the broker's alarms, and advances nothing.
+    async fn idle_watermark(&mut self) -> Result<Option<Option<Millis>>, Trouble> {
+        let asked = Millis::now();
+        let extent = self.context.log.extent(topology::WAGERS).await?;
+        let answered = Millis::now();
+        if self.has_more(extent.last).await? {
+            return Ok(None);
+        }
+        let off_ms = (asked.0 - extent.at.0).max(extent.at.0 - answered.0);
+        let astray = off_ms > CLOCK_OFF_MAX_MS;
+        if astray {
+            error!(
+                part = self.name.name,
+                "this machine's clock is {off_ms} ms off the broker's: synchronize both; until then idle partitions do \
+                 not advance"
+            );
+        }
+        self.clock_astray.set(i64::from(astray));
+        let watermark = self.state.tail().watermark;
+        let clock = (!astray).then(|| answered.plus(-self.settings.lateness_ms()));
+        Ok(Some(watermark.max(clock)))
+    }
+
+    /// Whether the ingress, which ends at `last`, holds more for this partition than was read; asked of its leader
+    /// where another partition's messages may have moved the end.
+    async fn has_more(&mut self, last: u64) -> Result<bool, Trouble> {
         let read =
             self.queue.messages.back().map_or(self.state.tail().ingress.position, |(last, _)| last.position);
-        Ok(last.is_some_and(|entry| entry.sequence > read))
+        if last <= self.looked.max(read) {
+            return Ok(false);
+        }
+        let newest =
+            self.context.log.last(topology::WAGERS, &topology::ingress_filter(self.partition)).await?;
+        let more = newest.is_some_and(|entry| entry.sequence > read);
+        if !more {
+            self.looked = last;
+        }
+        Ok(more)
     }
 
     /// Takes what has arrived into the queue.
@@ -301,7 +343,8 @@ impl<L: Log> Part for Intake<L> {
                 () = sleep_until(heard + WATCHDOG), if idle => {
                     heard = Instant::now();
                     // A reader that says nothing is believed only while there is nothing to say.
-                    if self.has_more().await? {
+                    let last = self.context.log.extent(topology::WAGERS).await?.last;
+                    if self.has_more(last).await? {
                         return Err(Trouble::stalled(topology::WAGERS));
                     }
                 }

@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::limits;
 use crate::log::{Append, AppendError, Cause, Entry, Extent, Log, LogError, Notices};
+use crate::time::Millis;
 
 /// How long a connection may be silent before it is asked whether it lives.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -266,7 +267,9 @@ impl Log for JetStream {
             .map_err(|error| error.into_log(stream))?;
         let state = info.state;
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
-        Ok(Extent { first, last: state.last_seq, bytes: state.bytes })
+        let at =
+            Millis::parse(&info.ts).ok_or_else(|| LogError::Denied("it says no time of its own".into()))?;
+        Ok(Extent { first, last: state.last_seq, bytes: state.bytes, at })
     }
 
     async fn last(&self, stream: &str, filter: &str) -> Result<Option<Entry>, LogError> {
@@ -348,6 +351,7 @@ impl AskError {
 struct StreamInfo {
     config: serde_json::Value,
     state: StreamState,
+    ts: String,
 }
 
 #[derive(Debug, Deserialize)]

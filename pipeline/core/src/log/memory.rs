@@ -228,7 +228,8 @@ impl Log for Memory {
     type Appender = MemoryAppender;
 
     async fn extent(&self, stream: &str) -> Result<Extent, LogError> {
-        self.with(stream, |stream| Extent { first: stream.first, last: stream.last, bytes: stream.bytes })
+        let at = (self.shared.now)();
+        self.with(stream, |stream| Extent { first: stream.first, last: stream.last, bytes: stream.bytes, at })
     }
 
     async fn last(&self, stream: &str, filter: &str) -> Result<Option<Entry>, LogError> {

@@ -406,7 +406,7 @@ enum Plan {
 
 /// What to do about a stream that exists.
 fn compare(stream: &StreamSettings, setup: &SetUp, info: StreamInfo) -> Result<Plan, SetUpError> {
-    let StreamInfo { mut config, state } = info;
+    let StreamInfo { mut config, state, .. } = info;
     let name = || stream.name.clone();
     match partitions_of(&config) {
         Some(has) if has != setup.partitions => {
@@ -485,7 +485,7 @@ mod tests {
         let check = |setting: &str, value: Value, expect: &str| {
             let mut config = config(stream, 1);
             config[setting] = value;
-            let said = match compare(stream, &setup, StreamInfo { config, state: state() }) {
+            let said = match compare(stream, &setup, StreamInfo { config, state: state(), ts: String::new() }) {
                 Ok(Plan::Leave) => "leave".to_owned(),
                 Ok(Plan::Update { changes, .. }) => changes.join(", "),
                 Ok(Plan::Create) => "create".to_owned(),
