@@ -54,6 +54,9 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Up(args) => up::run(args, out).await,
         Command::Init(args) => init::run(&args, out).await,
         Command::Terms(terms::Command::Check(args)) => terms::check(&args, out),
+        Command::Terms(terms::Command::Plan(args)) => {
+            terms::plan::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await
+        }
         Command::Terms(terms::Command::Apply(args)) => {
             terms::apply(&args, &args.server.connect(CONNECT_MAX).await?, out).await
         }

@@ -183,7 +183,7 @@ async fn take_up_terms(
         }
     };
     eprintln!("jackpot: applying {name} as revision {}", terms.revision);
-    terms::activate(log, &name, &terms, deadline).await?;
+    terms::activate(log, &terms, deadline).await?;
     Ok(terms)
 }
 

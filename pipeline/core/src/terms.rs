@@ -3,6 +3,7 @@
 //! What a stage needs of them it compiles for itself.
 
 pub mod cache;
+pub mod plan;
 pub mod store;
 
 use std::collections::BTreeSet;

@@ -485,7 +485,8 @@ mod tests {
         let check = |setting: &str, value: Value, expect: &str| {
             let mut config = config(stream, 1);
             config[setting] = value;
-            let said = match compare(stream, &setup, StreamInfo { config, state: state(), ts: String::new() }) {
+            let said = match compare(stream, &setup, StreamInfo { config, state: state(), ts: String::new() })
+            {
                 Ok(Plan::Leave) => "leave".to_owned(),
                 Ok(Plan::Update { changes, .. }) => changes.join(", "),
                 Ok(Plan::Create) => "create".to_owned(),
