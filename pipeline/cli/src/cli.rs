@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use crate::server::CONNECT_MAX;
-use crate::{bench, init, load, publish, terms, up, views, wait};
+use crate::{bench, init, load, publish, status, terms, up, views, wait};
 
 /// The operator's command of the jackpot pipeline.
 #[derive(Debug, clap::Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Hits(views::Args),
     /// Shows refusals.
     Refusals(views::Args),
+    /// Shows who works on what, how far it is, and what stands in the way.
+    Status(status::Args),
     /// Measures the pipeline on this machine.
     Bench(bench::Args),
 }
@@ -72,6 +74,7 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Totals(args) => view(&views::TOTALS, &args, out).await,
         Command::Hits(args) => view(&views::HITS, &args, out).await,
         Command::Refusals(args) => view(&views::REFUSALS, &args, out).await,
+        Command::Status(args) => status::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Bench(args) => bench::run(&args, out).await,
         Command::Windows(args) => {
             let log = args.view.server.connect(CONNECT_MAX).await?;

@@ -11,6 +11,7 @@ pub mod load;
 pub mod progress;
 pub mod publish;
 pub mod server;
+pub mod status;
 pub mod streams;
 pub mod terms;
 pub mod up;

@@ -12,7 +12,7 @@
 //! | [`lane`], [`runner`] | drives a stage: the first decides, the second awaits |
 //! | [`recovery`] | the one recovery path |
 //! | [`publication`] | what belongs to a frame and goes to the outside |
-//! | [`health`], [`metrics`], [`admin`], [`telemetry`] | what a process says of itself |
+//! | [`health`], [`metrics`], [`admin`], [`status`], [`telemetry`] | what a process says of itself |
 //! | [`service`], [`settings`] | the main that all stages share; flags and environment |
 //! | [`merkle`] | the tree that makes the audit log provable (RFC 6962) |
 //! | [`record`] | the messages that leave the pipeline |
@@ -40,6 +40,7 @@ pub mod runner;
 pub mod service;
 pub mod settings;
 pub mod stage;
+pub mod status;
 pub mod telemetry;
 pub mod terms;
 pub mod time;

@@ -21,6 +21,7 @@ use crate::recovery::Backoff;
 use crate::refusal::StageName;
 use crate::runner::Context;
 use crate::settings::{EXIT_CONFIG, EXIT_DRAINED, Mistakes, StageArgs, StageSettings};
+use crate::status;
 use crate::telemetry;
 use crate::terms::cache::TermsCache;
 
@@ -185,6 +186,7 @@ async fn start<P: Program>(
             )]));
         }
     };
+    tokio::spawn(status::answer(log.clone(), P::STAGE, health.clone()));
     let terms = TermsCache::new(log.clone());
     let context =
         Context { log, terms, metrics, health, shutdown, stand_by: settings.stand_by, seed, active };

@@ -1,0 +1,242 @@
+//! `jackpot status`: who works on what, how far it is, and what stands in the way.
+//! Positions and lag come from the streams; who works, and why somebody stopped, from the processes themselves.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::bail;
+use comfy_table::{Table, presets};
+use futures_util::StreamExt;
+use jackpot_core::frame::Header;
+use jackpot_core::log::Log;
+use jackpot_core::log::jetstream::JetStream;
+use jackpot_core::refusal::StageName;
+use jackpot_core::status::{Report, SUBJECT};
+use jackpot_core::time::Millis;
+use jackpot_core::topology::{self, Lane};
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use crate::server::Server;
+use crate::{streams, wait};
+
+/// How long answers are waited for.
+const ANSWERS: Duration = Duration::from_millis(500);
+
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Print one JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One stage of one partition, or a part that a process has once.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Row {
+    stage: StageName,
+    part: String,
+    /// The processes at work on it: one, but for the moments of a change.
+    owners: Vec<String>,
+    /// How many more stand by.
+    standing_by: usize,
+    /// The last frame (or commit) that it has appended.
+    position: u64,
+    /// How many frames of its input are not in its output. For validate: whether ingress waits, as 0 or 1.
+    lag: u64,
+    watermark: Option<Millis>,
+    /// `running`, `stopped`, or why not.
+    condition: String,
+    why: Option<String>,
+}
+
+/// Prints who does what; fails when a part is stopped, or nobody works on it.
+pub async fn run(args: &Args, log: &JetStream, out: &mut impl Write) -> anyhow::Result<()> {
+    let rows = rows(log).await?;
+    if args.json {
+        serde_json::to_writer(&mut *out, &rows)?;
+        writeln!(out)?;
+    } else {
+        for line in table(&rows).lines() {
+            writeln!(out, "{}", line.trim_end())?;
+        }
+    }
+    match rows.iter().find(|row| row.owners.is_empty()) {
+        None => Ok(()),
+        Some(row) => {
+            out.flush()?;
+            let why = row.why.clone().unwrap_or_else(|| "start a process of this stage".into());
+            bail!("{} of {} is not at work ({}): {why}", row.part, row.stage, row.condition)
+        }
+    }
+}
+
+async fn rows(log: &JetStream) -> anyhow::Result<Vec<Row>> {
+    let partitions = streams::partitions(log).await?;
+    let reports = ask(log).await?;
+    let mut rows = Vec::new();
+    for partition in 0..partitions {
+        for &stage in StageName::ALL.iter().filter(|stage| **stage != StageName::Aggregate) {
+            let (position, lag) = progress(log, stage, partition).await?;
+            let mut row = row(&reports, stage, &format!("partition {partition}"), position, lag);
+            row.watermark = watermark(log, stage, partition).await?;
+            rows.push(row);
+        }
+    }
+    let commit = wait::last_commit(log).await?;
+    let consumed = commit.as_ref().map(|commit| commit.partitions.as_slice()).unwrap_or_default();
+    let mut lag = 0;
+    for partition in 0..partitions {
+        let last = log.extent(&Lane::Contributions.stream(partition)).await?.last;
+        let taken = consumed.get(usize::from(partition)).map_or(0, |consumed| consumed.frame);
+        lag += last.saturating_sub(taken);
+    }
+    let position = commit.as_ref().map_or(0, |commit| commit.commit);
+    let mut ledger = row(&reports, StageName::Aggregate, "ledger commits", position, lag);
+    ledger.watermark = consumed.iter().map(|consumed| consumed.watermark).min().flatten();
+    rows.push(ledger);
+    for view in [topology::TOTALS, topology::WINDOWS, topology::HITS] {
+        let position = log.extent(view).await?.last;
+        rows.push(row(&reports, StageName::Aggregate, &format!("view {view}"), position, 0));
+    }
+    rows.sort_by(|a, b| (a.stage, &a.part).cmp(&(b.stage, &b.part)));
+    Ok(rows)
+}
+
+/// Asks all processes, and takes the answers that come in time.
+async fn ask(log: &JetStream) -> anyhow::Result<Vec<Report>> {
+    let inbox = log.client().new_inbox();
+    let mut answers = log.client().subscribe(inbox.clone()).await?;
+    log.client().publish_with_reply(SUBJECT, inbox, Vec::new().into()).await?;
+    let until = Instant::now() + ANSWERS;
+    let mut reports: Vec<Report> = Vec::new();
+    while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
+        // Where no process is there at all, the broker says so with an empty message.
+        if !answer.payload.is_empty() {
+            reports.push(serde_json::from_slice(&answer.payload)?);
+        }
+    }
+    reports.sort_by(|a, b| (a.stage, &a.process).cmp(&(b.stage, &b.process)));
+    Ok(reports)
+}
+
+fn row(reports: &[Report], stage: StageName, part: &str, position: u64, lag: u64) -> Row {
+    let mut conditions: BTreeMap<&str, Vec<(&str, Option<&String>)>> = BTreeMap::new();
+    for report in reports.iter().filter(|report| report.stage == stage) {
+        for told in report.parts.iter().filter(|told| told.part == part) {
+            let entry = (report.process.as_str(), told.why.as_ref());
+            conditions.entry(told.condition.as_str()).or_default().push(entry);
+        }
+    }
+    let owners = conditions.get("running").into_iter().flatten().map(|(process, _)| (*process).to_owned());
+    let worst = ["running", "stopped", "trying", "starting", "standing_by"]
+        .into_iter()
+        .find(|condition| conditions.contains_key(condition));
+    let why = worst.and_then(|condition| conditions[condition].iter().find_map(|(_, why)| why.cloned()));
+    Row {
+        stage,
+        part: part.into(),
+        owners: owners.collect(),
+        standing_by: conditions.get("standing_by").map_or(0, Vec::len),
+        position,
+        lag,
+        watermark: None,
+        condition: worst.unwrap_or("nobody is there").into(),
+        why,
+    }
+}
+
+/// How far a stage is with a partition, and how much it has before it.
+async fn progress<L: Log>(log: &L, stage: StageName, partition: u16) -> anyhow::Result<(u64, u64)> {
+    let last = async |lane: Lane| log.extent(&lane.stream(partition)).await.map(|extent| extent.last);
+    let (input, output) = match stage {
+        StageName::Validate => {
+            let lane = Lane::Validated;
+            let tail = log.last(&lane.stream(partition), &lane.subject(partition)).await?;
+            let read = tail.as_ref().map(|entry| Header::peek_any(&entry.payload)).transpose()?;
+            let read = read.map_or(0, |header| header.ingress.position);
+            let newest = log.last(topology::WAGERS, &topology::batches_filter(partition)).await?;
+            let waiting = newest.is_some_and(|entry| entry.sequence > read);
+            return Ok((tail.map_or(0, |entry| entry.sequence), u64::from(waiting)));
+        }
+        StageName::Geofence => (last(Lane::Validated).await?, last(Lane::Geofenced).await?),
+        StageName::Allocate => {
+            let output = last(Lane::Allocations).await?.min(last(Lane::Contributions).await?);
+            (last(Lane::Geofenced).await?, output)
+        }
+        StageName::Aggregate | StageName::Audit => (last(Lane::Allocations).await?, last(Lane::Audit).await?),
+    };
+    Ok((output, input.saturating_sub(output)))
+}
+
+/// The event time that a stage has come to in a partition.
+async fn watermark<L: Log>(log: &L, stage: StageName, partition: u16) -> anyhow::Result<Option<Millis>> {
+    let Some(lane) = Lane::ALL.into_iter().find(|lane| lane.writer() == stage) else { return Ok(None) };
+    let tail = log.last(&lane.stream(partition), &lane.subject(partition)).await?;
+    let header = tail.map(|entry| Header::peek_any(&entry.payload)).transpose()?;
+    Ok(header.and_then(|header| header.watermark))
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    let header = ["stage", "part", "owner", "standing by", "position", "lag", "watermark", "condition"];
+    table.load_style(presets::NOTHING).set_header(header);
+    for row in rows {
+        let condition = match &row.why {
+            None => row.condition.clone(),
+            Some(why) => format!("{}: {why}", row.condition),
+        };
+        table.add_row([
+            row.stage.to_string(),
+            row.part.clone(),
+            row.owners.join(", "),
+            row.standing_by.to_string(),
+            row.position.to_string(),
+            row.lag.to_string(),
+            row.watermark.map(|at| at.to_string()).unwrap_or_default(),
+            condition,
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use jackpot_core::status::PartReport;
+
+    use super::*;
+
+    fn report(process: &str, condition: &str, why: Option<&str>) -> Report {
+        let part = PartReport {
+            part: "partition 0".into(),
+            condition: condition.into(),
+            why: why.map(str::to_owned),
+        };
+        Report { stage: StageName::Audit, process: process.into(), version: "1".into(), parts: vec![part] }
+    }
+
+    fn check(reports: &[Report], owners: &[&str], standing_by: usize, condition: &str, why: Option<&str>) {
+        let row = row(reports, StageName::Audit, "partition 0", 1, 0);
+        assert_eq!(row.owners, owners);
+        assert_eq!(
+            (row.standing_by, row.condition.as_str(), row.why.as_deref()),
+            (standing_by, condition, why)
+        );
+    }
+
+    #[test]
+    fn a_part_is_at_work_where_one_process_is() {
+        check(&[], &[], 0, "nobody is there", None);
+        check(&[report("a", "running", None), report("b", "standing_by", None)], &["a"], 1, "running", None);
+        check(
+            &[report("a", "stopped", Some("look")), report("b", "standing_by", None)],
+            &[],
+            1,
+            "stopped",
+            Some("look"),
+        );
+    }
+}
