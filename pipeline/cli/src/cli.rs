@@ -39,6 +39,8 @@ enum Command {
     Refusals(views::Args),
     /// Shows who works on what, how far it is, and what stands in the way.
     Status(status::Args),
+    /// Shows what has become of each source's batches.
+    Sources(views::Args),
     /// Measures the pipeline on this machine.
     Bench(bench::Args),
 }
@@ -74,6 +76,7 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Totals(args) => view(&views::TOTALS, &args, out).await,
         Command::Hits(args) => view(&views::HITS, &args, out).await,
         Command::Refusals(args) => view(&views::REFUSALS, &args, out).await,
+        Command::Sources(args) => view(&views::SOURCES, &args, out).await,
         Command::Status(args) => status::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Bench(args) => bench::run(&args, out).await,
         Command::Windows(args) => {

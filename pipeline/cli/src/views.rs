@@ -176,13 +176,15 @@ async fn show<L: Log>(
     selection.check(view)?;
     let filter = selection.filter(view, seconds);
     let next = log.extent(view.stream).await?.last + 1;
-    let rows = if view.latest {
+    let rows = if view.stream == topology::TOTALS {
         let wanted = |pool: &str, level: &str| {
             fits(selection.pool.as_deref(), pool) && fits(selection.level.as_deref(), level)
         };
         let mut rows = present(view, log, wanted).await?;
         rows.retain(|row| selection.wants(view, row));
         rows
+    } else if view.latest {
+        newest(view, selection, &filter, log).await?
     } else {
         stored(view, selection, &filter, log).await?
     };
@@ -241,6 +243,23 @@ async fn stored<L: Log>(
     })
     .await?;
     Ok(rows.into())
+}
+
+/// The last object of each subject that is wanted.
+async fn newest<L: Log>(
+    view: &View,
+    selection: &Selection,
+    filter: &str,
+    log: &L,
+) -> anyhow::Result<Vec<Row>> {
+    let mut rows = std::collections::BTreeMap::new();
+    streams::each(log, view.stream, filter, |entry| {
+        let row = Row::read(view, &entry)?;
+        rows.insert(entry.subject, row);
+        Ok(())
+    })
+    .await?;
+    Ok(rows.into_values().filter(|row| selection.wants(view, row)).collect())
 }
 
 /// Writes what comes, for as long as it is let.
@@ -508,6 +527,27 @@ pub const REFUSALS: View = View {
         column("partition", Kind::Count, 6),
         column("frame", Kind::Count, 6),
         column("number", Kind::Count, 6),
+    ],
+};
+
+/// What has become of each source's batches.
+pub const SOURCES: View = View {
+    stream: topology::SOURCES,
+    words: &[Word::Any, Word::Source],
+    order: &["operator", "source"],
+    time: "as_of",
+    latest: true,
+    columns: &[
+        column("operator", Kind::Text, 2),
+        column("source", Kind::Text, 1),
+        column("highest", Kind::Count, 1),
+        column("batches", Kind::Count, 3),
+        column("wagers", Kind::Count, 2),
+        column("refused_batches", Kind::Count, 3),
+        column("refused_wagers", Kind::Count, 3),
+        column("missing", Kind::Object, 4),
+        column("as_of", Kind::Time, 5),
+        column("frame", Kind::Count, 0),
     ],
 };
 

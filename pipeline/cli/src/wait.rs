@@ -8,7 +8,7 @@ use jackpot_core::frame::Header;
 use jackpot_core::frame::validated::Validated;
 use jackpot_core::log::{Entry, Log, LogError};
 use jackpot_core::record::Commit;
-use jackpot_core::topology::{self, Lane};
+use jackpot_core::topology::{self, Lane, settled};
 use tokio::time::{Instant, sleep};
 
 use crate::duration;
@@ -17,8 +17,6 @@ use crate::streams;
 
 /// How often a position is asked for.
 const POLL: Duration = Duration::from_millis(15);
-/// The header of `totals`: all that commits up to this one changed has been written.
-pub const SETTLED: &str = "Jackpot-Settled";
 
 /// Returns when all that was published before is in totals and audit. Windows close by their own time.
 #[derive(Debug, clap::Args)]
@@ -117,7 +115,7 @@ impl<L: Log> Watch<'_, L> {
             let what = format!("aggregate to write the totals of commit {changed}");
             self.until(what, async || {
                 let last = self.last_of(topology::TOTALS, &format!("{}.>", topology::TOTALS)).await?;
-                Ok(last.filter(|entry| settled(entry).is_some_and(|settled| settled >= changed)).map(drop))
+                Ok(last.filter(|entry| settled(entry) >= changed).map(drop))
             })
             .await?;
         }
@@ -177,10 +175,6 @@ pub async fn last_commit<L: Log>(log: &L) -> anyhow::Result<Option<Commit>> {
         format!("cannot read commit {}; run this command in the stages' version", entry.sequence)
     })?;
     Ok(Some(commit))
-}
-
-fn settled(entry: &Entry) -> Option<u64> {
-    entry.headers.iter().find(|(name, _)| name == SETTLED).and_then(|(_, value)| value.parse().ok())
 }
 
 #[cfg(test)]
@@ -256,7 +250,7 @@ mod tests {
         }
 
         async fn total(&self, settled: u64) {
-            let headers = vec![(SETTLED.to_owned(), settled.to_string())];
+            let headers = vec![(topology::SETTLED.to_owned(), settled.to_string())];
             self.append(&topology::totals("mega", "grand"), headers, "{}").await;
         }
 

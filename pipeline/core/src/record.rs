@@ -263,6 +263,34 @@ pub struct RefusalNotice {
     pub number: u32,
 }
 
+/// One message of `sources.<operator>.<source>`: what has become of the source's batches.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SourceState {
+    /// The operator.
+    pub operator: String,
+    /// The source.
+    pub source: String,
+    /// The highest batch number that was accepted; 0 when none was.
+    pub highest: u64,
+    /// Accepted batches.
+    pub batches: u64,
+    /// Accepted wagers.
+    pub wagers: u64,
+    /// Batches refused whole.
+    pub refused_batches: u64,
+    /// Refused wagers of accepted batches.
+    pub refused_wagers: u64,
+    /// Numbers within the window that have not come: from, to, both included, ascending.
+    pub missing: Vec<(u64, u64)>,
+    /// When the broker received the last batch that is counted here; `None` before the first.
+    pub as_of: Option<Millis>,
+    /// The frame of the source's partition up to which its batches are counted.
+    pub frame: u64,
+    /// Where the terms have let its numbers start anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_from: Option<u64>,
+}
+
 /// A plain message on `idle.<p>`: the partition has read all that is stored for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdleNotice {

@@ -158,6 +158,20 @@ pub fn refusals(operator: &str, source: &str) -> String {
     format!("{REFUSALS}.{operator}.{source}")
 }
 
+/// `sources.<operator>.<source>`.
+pub fn sources(operator: &str, source: &str) -> String {
+    format!("{SOURCES}.{operator}.{source}")
+}
+
+/// The header of a thinned view that says up to which commit, or frame, everything is shown once this message is.
+pub const SETTLED: &str = "Jackpot-Settled";
+
+/// What a message's [`SETTLED`] says; 0 where it says nothing.
+pub fn settled(entry: &crate::log::Entry) -> u64 {
+    let header = entry.headers.iter().find(|(name, _)| name == SETTLED);
+    header.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+}
+
 /// `terms.revision.<n>`: the claim of a revision's number.
 pub fn terms_revision(revision: u64) -> String {
     format!("{TERMS}.revision.{revision}")

@@ -154,6 +154,7 @@ fn examples_of_outputs_are_what_we_write() {
     comes_back::<record::Hit>("hit");
     comes_back::<record::RefusalNotice>("refusal");
     comes_back::<record::IdleNotice>("idle-notice");
+    comes_back::<record::SourceState>("source");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub mod fate;
 pub mod leaf;
 mod reading;
+pub mod sources;
 
 use bytes::Bytes;
 use jackpot_core::frame::allocations::{Allocation, Allocations};

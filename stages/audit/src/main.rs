@@ -1,8 +1,9 @@
-//! The `audit` stage as a process: one lane per partition.
+//! The `audit` stage as a process: one lane per partition, and the view of its sources.
 
 use std::process::ExitCode;
 
 use audit::Audit;
+use audit::sources::SourcesView;
 use jackpot_core::lane::runner::LaneRunner;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::refusal::StageName;
@@ -21,14 +22,18 @@ impl Program for Process {
         Some(())
     }
 
-    fn parts(context: &Context<JetStream>, partitions: &[u16], _total: u16, (): ()) -> Vec<Running> {
-        let run = |&partition| -> Running {
-            let context = context.clone();
-            Box::pin(async move {
-                drive(&context, LaneRunner::new(context.clone(), partition, Audit::default())).await
-            })
-        };
-        partitions.iter().map(run).collect()
+    fn parts(context: &Context<JetStream>, partitions: &[u16], total: u16, (): ()) -> Vec<Running> {
+        let mut parts: Vec<Running> = Vec::new();
+        for &partition in partitions {
+            let (lane, view) = (context.clone(), context.clone());
+            parts.push(Box::pin(async move {
+                drive(&lane, LaneRunner::new(lane.clone(), partition, Audit::default())).await;
+            }));
+            parts.push(Box::pin(async move {
+                drive(&view, SourcesView::new(view.clone(), partition, total)).await;
+            }));
+        }
+        parts
     }
 }
 

@@ -12,13 +12,11 @@ use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::recovery::Trouble;
 use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG};
 use jackpot_core::stage::Contradiction;
-use jackpot_core::topology;
+use jackpot_core::topology::{self, SETTLED, settled};
 
 use crate::views::exact::settle;
 use crate::views::{Named, Slices};
 
-/// The header that says up to which commit everything is in the view once this message is.
-pub const SETTLED: &str = "Jackpot-Settled";
 /// Between two messages of one level.
 const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two messages.
@@ -189,10 +187,4 @@ impl<L: Log> Part for TotalsView<L> {
         let shown = entry.as_ref().map_or(0, settled);
         Ok(Standing { output: entry.map_or(0, |entry| entry.sequence), waiting: changed > shown })
     }
-}
-
-/// Up to which commit everything is in the view once this message is.
-pub fn settled(entry: &Entry) -> u64 {
-    let header = entry.headers.iter().find(|(name, _)| name == SETTLED);
-    header.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }

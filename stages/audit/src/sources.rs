@@ -1,0 +1,324 @@
+//! The view `sources`: what has become of each source's batches, thinned to one message a second each. A producer
+//! that lost its counter starts from here. One part per partition; it reads `allocations-p`, where the fate of every
+//! batch stands, and goes on behind the last frame that the view says it has shown.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jackpot_core::frame::Frame;
+use jackpot_core::frame::allocations::{Allocation, Allocations};
+use jackpot_core::frame::batch::{Accepted, Batch, Verdict};
+use jackpot_core::limits;
+use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use jackpot_core::record::SourceState;
+use jackpot_core::recovery::Trouble;
+use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG};
+use jackpot_core::stage::Contradiction;
+use jackpot_core::terms::Terms;
+use jackpot_core::topology::{self, Lane, SETTLED};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Between two messages of one source (contract, section 5).
+const INTERVAL: Duration = Duration::from_secs(1);
+/// All subjects of the view.
+const ALL: &str = "sources.>";
+
+/// The view of one partition's sources.
+pub struct SourcesView<L> {
+    context: Context<L>,
+    name: Name,
+    partition: u16,
+    partitions: u16,
+    sources: BTreeMap<String, Shown>,
+    /// The revision that the known sources are of; `None` before the first frame.
+    terms: Option<u64>,
+    /// The last frame that was read.
+    read: u64,
+}
+
+/// A source as the view knows it.
+struct Shown {
+    state: SourceState,
+    /// The first frame that is in the state but not in the view.
+    due_since: Option<u64>,
+    /// The last message of the source in the view; 0 when there is none.
+    last: u64,
+    /// When the next one may follow.
+    next: Instant,
+}
+
+impl<L: Log> SourcesView<L> {
+    /// A view that has yet to be driven.
+    pub fn new(context: Context<L>, partition: u16, partitions: u16) -> Self {
+        let name = Name::single("view sources of partition", &partition.to_string());
+        Self { context, name, partition, partitions, sources: BTreeMap::new(), terms: None, read: 0 }
+    }
+
+    /// Takes back what the view shows of this partition's sources.
+    async fn resume(&mut self) -> Result<(), Trouble> {
+        self.sources.clear();
+        self.terms = None;
+        let log = self.context.log.clone();
+        let newest = log.last(topology::SOURCES, ALL).await?.map_or(0, |entry| entry.sequence);
+        let mut settled = 0;
+        if newest > 0 {
+            let mut reader = log.read(topology::SOURCES, Some(ALL), 1).await?;
+            loop {
+                let entry = reader.next().await?;
+                let sequence = entry.sequence;
+                settled = settled.max(self.recall(&entry)?);
+                if sequence >= newest {
+                    break;
+                }
+            }
+        }
+        let stored = log.extent(&Lane::Allocations.stream(self.partition)).await?.last;
+        if stored < settled {
+            return Err(Trouble::Contradiction(Contradiction(format!(
+                "the view of sources shows frame {settled} of {}, which ends at {stored}: it lost acknowledged frames; \
+                 restore it from a backup or a replica",
+                Lane::Allocations.stream(self.partition)
+            ))));
+        }
+        self.read = settled;
+        Ok(())
+    }
+
+    /// Takes in a message of the view; gives up to which frame of this partition everything is shown by it.
+    fn recall(&mut self, entry: &Entry) -> Result<u64, Contradiction> {
+        let state: SourceState = serde_json::from_slice(&entry.payload).map_err(|error| {
+            Contradiction(format!(
+                "message {} of sources cannot be read ({error}); something else published it: remove it",
+                entry.sequence
+            ))
+        })?;
+        if topology::partition(&state.source, self.partitions) != self.partition {
+            return Ok(0);
+        }
+        let name = state.source.clone();
+        self.sources
+            .insert(name, Shown { state, due_since: None, last: entry.sequence, next: Instant::now() });
+        Ok(topology::settled(entry))
+    }
+
+    /// Takes in a frame of allocations.
+    async fn take(&mut self, entry: &Entry) -> Result<(), Trouble> {
+        let frame = Frame::<Allocations>::decode(&entry.payload).map_err(|error| {
+            Contradiction(format!(
+                "frame {} of {} cannot be read ({error}); run a build that knows its format, or restore the stream",
+                entry.sequence,
+                Lane::Allocations.stream(self.partition)
+            ))
+        })?;
+        if self.terms != Some(frame.header.terms) {
+            let terms = self.context.terms.get(frame.header.terms).await?;
+            self.learn(&terms, entry.sequence);
+        }
+        for batch in &frame.body.batches {
+            let source = frame.body.symbols.name(batch.source);
+            let operator = frame.body.symbols.name(batch.operator);
+            // Batches on the subject of a source that the terms do not know are refusals, and no more.
+            if let Some(shown) = self.sources.get_mut(source)
+                && shown.state.operator == operator
+                && shown.state.frame < entry.sequence
+            {
+                count(&mut shown.state, batch);
+                shown.due_since.get_or_insert(entry.sequence);
+            }
+        }
+        self.read = entry.sequence;
+        Ok(())
+    }
+
+    /// The sources of a revision: new ones are known from now on, and a new `sequence_from` starts one anew.
+    fn learn(&mut self, terms: &Terms, frame: u64) {
+        self.terms = Some(terms.revision);
+        let ours = |name: &str| topology::partition(name, self.partitions) == self.partition;
+        for source in terms.sources.iter().filter(|source| ours(&source.source)) {
+            let shown = self.sources.entry(source.source.clone()).or_insert_with(|| Shown {
+                state: SourceState { source: source.source.clone(), ..SourceState::default() },
+                due_since: None,
+                last: 0,
+                next: Instant::now(),
+            });
+            shown.state.operator.clone_from(&source.operator);
+            if let Some(from) = source.sequence_from
+                && shown.state.sequence_from != Some(from)
+                && shown.state.frame < frame
+            {
+                shown.state.sequence_from = Some(from);
+                shown.state.highest = from - 1;
+                shown.state.missing.clear();
+            }
+        }
+    }
+
+    /// The source to show next, the longest waiting first, and when it may be.
+    fn next_due(&self) -> Option<(&str, Instant)> {
+        let now = Instant::now();
+        let due = self
+            .sources
+            .iter()
+            .filter_map(|(name, shown)| Some((shown.next.max(now), shown.due_since?, name)));
+        due.min().map(|(at, _, name)| (name.as_str(), at))
+    }
+
+    /// The message that shows a source; what is left tells up to which frame all is shown then.
+    fn show(&mut self, name: &str) -> Append {
+        let shown = self.sources.get_mut(name).expect("only known sources are due");
+        shown.due_since = None;
+        shown.state.frame = self.read;
+        shown.next = Instant::now() + INTERVAL;
+        let subject = topology::sources(&shown.state.operator, &shown.state.source);
+        let payload = Bytes::from(serde_json::to_vec(&shown.state).expect("a state is plain data"));
+        let expect = Expect::LastOfSubject(shown.last);
+        let waiting = self.sources.values().filter_map(|shown| shown.due_since).min();
+        let settled = waiting.map_or(self.read, |since| since - 1);
+        Append { subject, headers: vec![(SETTLED.into(), settled.to_string())], payload, expect }
+    }
+}
+
+impl<L: Log> Part for SourcesView<L> {
+    fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn progress(&self) -> u64 {
+        self.read
+    }
+
+    async fn pass(&mut self) -> Result<(), Trouble> {
+        self.resume().await?;
+        let stream = Lane::Allocations.stream(self.partition);
+        let mut reader = self.context.log.read(&stream, None, self.read + 1).await?;
+        let mut appender = self.context.log.appender().await?;
+        self.context.working(&self.name);
+        let mut flight: Option<String> = None;
+        loop {
+            let idle = flight.is_none();
+            let due = self.next_due().filter(|_| idle).map(|(name, at)| (name.to_owned(), at));
+            let at = due.as_ref().map_or_else(Instant::now, |(_, at)| *at);
+            let watchdog = sleep_until(Instant::now() + WATCHDOG);
+            tokio::select! {
+                biased;
+                () = self.context.stopped() => break,
+                fate = appender.acknowledged(), if !idle => {
+                    let sequence = fate?;
+                    if let Some(shown) = flight.take().and_then(|name| self.sources.get_mut(&name)) {
+                        shown.last = sequence;
+                    }
+                }
+                () = sleep_until(at), if due.is_some() => {
+                    let (name, _) = due.expect("this branch is taken only when a source is due");
+                    appender.send(self.show(&name)).await?;
+                    flight = Some(name);
+                }
+                entry = reader.next() => self.take(&entry?).await?,
+                () = watchdog, if idle => {
+                    if self.context.log.extent(&stream).await?.last > self.read {
+                        return Err(Trouble::stalled(&stream));
+                    }
+                }
+            }
+        }
+        if flight.is_some()
+            && let Ok(fate) = timeout(GRACE, appender.acknowledged()).await
+        {
+            fate?;
+        }
+        Ok(())
+    }
+
+    async fn standing(&self) -> Result<Standing, Trouble> {
+        let log = &self.context.log;
+        let newest = log.last(topology::SOURCES, ALL).await?;
+        let stored = log.extent(&Lane::Allocations.stream(self.partition)).await?.last;
+        Ok(Standing { output: newest.map_or(0, |entry| entry.sequence), waiting: stored > self.read })
+    }
+}
+
+/// Counts a batch.
+fn count(state: &mut SourceState, batch: &Batch<Allocation>) {
+    state.as_of = Some(state.as_of.map_or(batch.recorded_at, |at| at.max(batch.recorded_at)));
+    match &batch.verdict {
+        Verdict::Refused(_) => state.refused_batches += 1,
+        Verdict::Accepted(accepted) => {
+            state.batches += 1;
+            let Accepted { sequence, wagers, refusals, .. } = accepted;
+            let refused = refusals.iter().filter(|refusal| refusal.hit.is_none()).count();
+            state.wagers += u64::try_from(wagers.len()).expect("a length fits 64 bits");
+            state.refused_wagers += u64::try_from(refused).expect("a length fits 64 bits");
+            accept(state, *sequence);
+        }
+    }
+}
+
+/// Moves a source's window over an accepted number.
+fn accept(state: &mut SourceState, sequence: u64) {
+    if sequence > state.highest {
+        if state.highest > 0 && sequence > state.highest + 1 {
+            state.missing.push((state.highest + 1, sequence - 1));
+        }
+        state.highest = sequence;
+        let lowest = sequence.saturating_sub(limits::SEQUENCE_WINDOW);
+        state.missing.retain_mut(|(from, to)| {
+            *from = lowest.max(*from);
+            from <= to
+        });
+        return;
+    }
+    let Some(place) = state.missing.iter().position(|(from, to)| (*from..=*to).contains(&sequence)) else {
+        return;
+    };
+    let (from, to) = state.missing[place];
+    let rest = [(from, sequence - 1), (sequence + 1, to)].into_iter().filter(|(from, to)| from <= to);
+    state.missing.splice(place..=place, rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_go_missing_and_come_late() {
+        let mut state = SourceState::default();
+        let mut check = |sequence, highest, missing: &[(u64, u64)]| {
+            accept(&mut state, sequence);
+            assert_eq!((state.highest, state.missing.as_slice()), (highest, missing), "{sequence}");
+        };
+        check(5, 5, &[]);
+        check(10, 10, &[(6, 9)]);
+        check(7, 10, &[(6, 6), (8, 9)]);
+        check(6, 10, &[(8, 9)]);
+        check(9, 10, &[(8, 8)]);
+        check(8, 10, &[]);
+        check(3, 10, &[]);
+        check(1_100, 1_100, &[(76, 1_099)]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_window_knows_what_a_set_of_all_numbers_knows(steps in proptest::collection::vec(0_u64..1_500, 1..200)) {
+            let (mut state, mut accepted, mut start) = (SourceState::default(), BTreeSet::new(), 0);
+            for (base, step) in (1_500..).zip(steps) {
+                let sequence = base * 2 - step;
+                let lowest = state.highest.saturating_sub(limits::SEQUENCE_WINDOW);
+                if sequence < lowest || !accepted.insert(sequence) {
+                    continue;
+                }
+                start = if start == 0 { sequence } else { start };
+                accept(&mut state, sequence);
+            }
+            let lowest = state.highest.saturating_sub(limits::SEQUENCE_WINDOW);
+            let missing: Vec<u64> = state.missing.iter().flat_map(|&(from, to)| from..=to).collect();
+            for number in start.max(lowest)..=state.highest {
+                prop_assert_ne!(accepted.contains(&number), missing.contains(&number), "{}", number);
+            }
+        }
+    }
+}
