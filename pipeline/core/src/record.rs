@@ -298,7 +298,8 @@ pub struct IdleNotice {
     pub partition: u16,
     /// Its last frame; 0 when there is none.
     pub frame: u64,
-    /// The watermark; `None` when this machine's clock cannot be trusted.
+    /// The watermark; `None` before the first wager while the partition is not idle, and when this machine's clock
+    /// cannot be trusted.
     pub watermark: Option<Millis>,
     /// The revision of the terms in force; 0 when there is none.
     pub terms: u64,

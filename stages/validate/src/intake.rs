@@ -27,7 +27,7 @@ use crate::cut::{Cutter, Taken, tally};
 use crate::state::State;
 use crate::terms::CompiledTerms;
 
-/// How often an idle partition says so.
+/// How often a partition that has read all says so.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
 /// Ingress messages that wait for a frame at most.
 const QUEUE_MESSAGES_MAX: usize = 4_096;
@@ -227,9 +227,10 @@ impl<L: Log> Intake<L> {
         Ok(())
     }
 
-    /// Says that the partition is idle, if the leader confirms that nothing more is stored for it.
-    async fn say_idle(&mut self) -> Result<(), Trouble> {
-        let Some(watermark) = self.idle_watermark().await? else { return Ok(()) };
+    /// Says that all is read that is stored for the partition, if the leader confirms it: that runs new terms where
+    /// no wager brings them. Event time follows the clock only once the partition is idle.
+    async fn say_read(&mut self, idle: bool) -> Result<(), Trouble> {
+        let Some(watermark) = self.watermark(idle).await? else { return Ok(()) };
         let notice = IdleNotice {
             partition: self.partition,
             frame: self.state.tail().frame,
@@ -241,9 +242,9 @@ impl<L: Log> Intake<L> {
         Ok(())
     }
 
-    /// The watermark of an idle partition, by the clock; `None` where the partition is not idle.
+    /// The watermark of a partition that has read all, by the clock once it is idle; `None` where more is stored.
     /// A clock that differs from the broker's alarms, and advances nothing.
-    async fn idle_watermark(&mut self) -> Result<Option<Option<Millis>>, Trouble> {
+    async fn watermark(&mut self, idle: bool) -> Result<Option<Option<Millis>>, Trouble> {
         let asked = Millis::now();
         let extent = self.context.log.extent(topology::WAGERS).await?;
         let answered = Millis::now();
@@ -261,7 +262,7 @@ impl<L: Log> Intake<L> {
         }
         self.clock_astray.set(i64::from(astray));
         let watermark = self.state.tail().watermark;
-        let clock = (!astray).then(|| answered.plus(-self.settings.lateness_ms()));
+        let clock = (idle && !astray).then(|| answered.plus(-self.settings.lateness_ms()));
         Ok(Some(watermark.max(clock)))
     }
 
@@ -310,7 +311,8 @@ impl<L: Log> Part for Intake<L> {
         self.context.working(&self.name);
         let mut flight: Option<Flight> = None;
         let mut heard = Instant::now();
-        let mut due = heard + self.settings.idle_after;
+        let mut idle_from = heard + self.settings.idle_after;
+        let mut due = idle_from.min(heard + NOTICE_INTERVAL);
         loop {
             if flight.is_none()
                 && self.queue.waiting()
@@ -334,11 +336,13 @@ impl<L: Log> Part for Intake<L> {
                 entry = reader.next(), if self.queue.has_room() => {
                     self.fill(&entry?, &mut reader)?;
                     heard = Instant::now();
-                    due = heard + self.settings.idle_after;
+                    idle_from = heard + self.settings.idle_after;
+                    due = idle_from.min(heard + NOTICE_INTERVAL);
                 }
                 () = sleep_until(due), if idle => {
-                    due = Instant::now() + NOTICE_INTERVAL;
-                    self.say_idle().await?;
+                    let now = Instant::now();
+                    due = now + NOTICE_INTERVAL;
+                    self.say_read(now >= idle_from).await?;
                 }
                 () = sleep_until(heard + WATCHDOG), if idle => {
                     heard = Instant::now();
