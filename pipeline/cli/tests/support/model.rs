@@ -1,6 +1,7 @@
 //! An independent model of the pipeline: raw wagers in, exact totals out, written straight from the contract.
 //! It shares no code with the stages: its own amounts, windows of sequences, eligibility and ledger, over plain
-//! JSON values, slow and simple. One revision of the terms; declared jurisdictions.
+//! JSON values, slow and simple. One revision of the terms; declared jurisdictions; no keys; the names of ISO 4217
+//! and ISO 3166-1 that the tests use.
 //!
 //! What the contract leaves to the pipeline — the order in which partitions meet in the ledger — it takes from
 //! the record: the vectors in `commits`, and how far each frame reached into the ingress.
@@ -8,6 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+
+/// Pico-units in one unit of a currency.
+const PICO: i128 = 1_000_000_000_000;
+/// The active currencies of the tests. A code that is not here is unknown.
+const CURRENCIES: [&str; 5] = ["EUR", "GBP", "JPY", "SEK", "USD"];
+/// The countries of the tests. A code that is not here is none.
+const COUNTRIES: [&str; 6] = ["DE", "FR", "GB", "MT", "SE", "US"];
 
 /// A stored ingress message.
 #[derive(Debug, Clone)]
@@ -38,6 +46,7 @@ pub struct Level {
     ceiling: Option<i128>,
     increment_ppm: i128,
     reserve_ppm: i128,
+    minor: i128,
 }
 
 /// A paid hit.
@@ -48,6 +57,9 @@ pub struct Hit {
     pub wager: String,
     pub payoff: i128,
     pub current: i128,
+    pub from_diversion: i128,
+    pub from_reserve: i128,
+    pub from_house: i128,
 }
 
 /// What the model says must come out.
@@ -62,7 +74,7 @@ pub struct Outcome {
 }
 
 /// Runs the model. `reach(p, n)` is the ingress position that frame `n` of partition `p` read up to.
-pub fn run(terms: &Value, raws: &[Raw], commits: &[Value], reach: &dyn Fn(usize, u64) -> u64) -> Outcome {
+pub fn run(terms: &Value, raws: &[Raw], commits: &[Value], reach: impl Fn(usize, u64) -> u64) -> Outcome {
     let mut model = Model::new(terms);
     let mut lanes: BTreeMap<usize, Vec<&Raw>> = BTreeMap::new();
     for raw in raws {
@@ -73,7 +85,7 @@ pub fn run(terms: &Value, raws: &[Raw], commits: &[Value], reach: &dyn Fn(usize,
     }
     let mut next: BTreeMap<usize, usize> = BTreeMap::new();
     for commit in commits {
-        for (partition, consumed) in commit["partitions"].as_array().unwrap().iter().enumerate() {
+        for (partition, consumed) in list(commit, "partitions").iter().enumerate() {
             let frame = consumed["frame"].as_u64().unwrap();
             let until = if frame == 0 { 0 } else { reach(partition, frame) };
             let lane = lanes.get(&partition).map_or(&[][..], Vec::as_slice);
@@ -91,66 +103,45 @@ pub fn run(terms: &Value, raws: &[Raw], commits: &[Value], reach: &dyn Fn(usize,
     model.outcome
 }
 
-struct Model {
-    terms: Value,
+struct Model<'a> {
+    terms: &'a Value,
     accepted: BTreeMap<String, BTreeSet<u64>>,
     interactions: BTreeMap<(String, String), BTreeSet<u64>>,
     outcome: Outcome,
 }
 
-impl Model {
-    fn new(terms: &Value) -> Self {
+impl<'a> Model<'a> {
+    fn new(terms: &'a Value) -> Self {
         let mut outcome = Outcome::default();
         for pool in list(terms, "pools") {
             for level in list(pool, "levels") {
-                let base = pico(text(level, "base"));
-                let state = Level {
-                    current: base,
-                    house: base,
-                    base,
-                    ceiling: level["ceiling"].as_str().map(pico),
-                    increment_ppm: i128::from(level["increment_ppm"].as_u64().unwrap()),
-                    reserve_ppm: i128::from(level["reserve_ppm"].as_u64().unwrap_or(0)),
-                    ..Level::default()
-                };
-                outcome.levels.insert((text(pool, "pool").into(), text(level, "level").into()), state);
+                let key = (text(pool, "pool").into(), text(level, "level").into());
+                outcome.levels.insert(key, Level::new(pool, level));
             }
         }
-        Self { terms: terms.clone(), accepted: BTreeMap::new(), interactions: BTreeMap::new(), outcome }
+        Self { terms, accepted: BTreeMap::new(), interactions: BTreeMap::new(), outcome }
     }
 
-    fn refuse(&mut self, id: String, reason: &str) {
-        self.outcome.refusals.push((id, reason.into()));
+    fn refuse(&mut self, id: &str, reason: &str) {
+        self.outcome.refusals.push((id.into(), reason.into()));
     }
 
     fn batch(&mut self, raw: &Raw) {
+        let unnamed = format!("@{}", raw.position);
         let Ok(batch) = serde_json::from_slice::<Value>(&raw.body) else {
-            return self.refuse(format!("@{}", raw.position), "malformed");
+            return self.refuse(&unnamed, "malformed");
         };
-        let (source, sequence) = (text(&batch, "source").to_owned(), batch["sequence"].as_u64().unwrap());
-        let id = format!("{source}/{sequence}");
-        let listed = list(&self.terms, "sources")
-            .iter()
-            .any(|entry| entry["source"] == batch["source"] && entry["operator"] == batch["operator"]);
-        if !listed {
-            return self.refuse(id, "unknown_source");
+        let id = match (identifier(&batch["source"]), whole(&batch["sequence"])) {
+            (Some(source), Some(sequence)) => format!("{source}/{sequence}"),
+            _ => unnamed,
+        };
+        if let Err(reason) = self.judge(raw, &batch) {
+            return self.refuse(&id, reason);
         }
-        let accepted = self.accepted.entry(source).or_default();
-        let highest = accepted.last().copied();
-        if accepted.contains(&sequence) {
-            return self.refuse(id, "duplicate_batch");
-        }
-        if highest.is_some_and(|highest| sequence + 1_024 < highest) {
-            return self.refuse(id, "stale_sequence");
-        }
-        if highest.is_some_and(|highest| sequence > highest + 1_000_000) {
-            return self.refuse(id, "sequence_jump");
-        }
-        accepted.insert(sequence);
         for (index, wager) in list(&batch, "wagers").iter().enumerate() {
             let id = format!("{id}/{index}");
             match self.wager(raw, &batch, wager) {
-                Err(reason) => self.refuse(id, reason),
+                Err(reason) => self.refuse(&id, reason),
                 Ok(()) => {
                     self.outcome.allocated += 1;
                     self.post(&id, &batch, wager);
@@ -159,46 +150,86 @@ impl Model {
         }
     }
 
+    /// Whether the batch stands, and remembers it if it does.
+    fn judge(&mut self, raw: &Raw, batch: &Value) -> Result<(), &'static str> {
+        match &batch["schema"] {
+            Value::String(schema) if schema == "wager-batch/1" => {}
+            Value::String(_) => return Err("unsupported_schema"),
+            _ => return Err("malformed"),
+        }
+        let claims: usize = list(batch, "wagers").iter().map(|wager| list(wager, "hits").len()).sum();
+        let formed =
+            (1..=500).contains(&list(batch, "wagers").len()) && claims <= 64 && raw.body.len() <= 512 * 1024;
+        let (Some(operator), Some(source), Some(sequence), true) =
+            (identifier(&batch["operator"]), identifier(&batch["source"]), whole(&batch["sequence"]), formed)
+        else {
+            return Err("malformed");
+        };
+        if !raw.subject.ends_with(&format!(".{operator}.{source}")) {
+            return Err("subject_mismatch");
+        }
+        let listed = |entry: &Value| entry["source"] == source && entry["operator"] == operator;
+        if !list(self.terms, "sources").iter().any(listed) {
+            return Err("unknown_source");
+        }
+        let accepted = self.accepted.entry(source.into()).or_default();
+        let highest = accepted.last().copied().unwrap_or(sequence);
+        if sequence + 1_024 < highest {
+            return Err("stale_sequence");
+        }
+        if sequence > highest + 1_000_000 {
+            return Err("sequence_jump");
+        }
+        if accepted.insert(sequence) { Ok(()) } else { Err("duplicate_batch") }
+    }
+
     /// Whether the wager stands, by validate, geofence and allocate in this order.
     fn wager(&mut self, raw: &Raw, batch: &Value, wager: &Value) -> Result<(), &'static str> {
+        if !well_formed(wager) {
+            return Err("invalid_field");
+        }
         if amount(&wager["amount"]).is_none() {
             return Err("invalid_amount");
         }
-        if millis(text(wager, "occurred_at")) > raw.received_ms + 5_000 {
+        if !CURRENCIES.contains(&text(wager, "currency")) {
+            return Err("unknown_currency");
+        }
+        let occurred = millis(&wager["occurred_at"]).unwrap();
+        if occurred > raw.received_ms + 5_000 {
             return Err("occurred_in_future");
         }
         let key = (text(batch, "source").to_owned(), text(wager, "session").to_owned());
-        let interaction = wager["interaction"].as_u64().unwrap();
+        let interaction = whole(&wager["interaction"]).unwrap();
         let seen = self.interactions.entry(key).or_default();
         let highest = seen.last().copied().unwrap_or(0);
-        if seen.contains(&interaction) || interaction + 64 < highest {
+        if interaction + 64 < highest || !seen.insert(interaction) {
             return Err("duplicate_interaction");
         }
-        seen.insert(interaction);
-        self.placed(batch, wager)?;
-        let known = list(&self.terms, "games").iter().any(|game| game["game"] == wager["game"]);
+        self.placed(batch, wager, occurred)?;
+        let known = list(self.terms, "games").iter().any(|game| game["game"] == wager["game"]);
         if known { Ok(()) } else { Err("unknown_game") }
     }
 
-    fn placed(&self, batch: &Value, wager: &Value) -> Result<(), &'static str> {
-        let Some(place) = wager["location"]["jurisdiction"].as_str() else { return Err("location_missing") };
-        let rules = list(&self.terms, "jurisdictions");
-        let rule = rules
-            .iter()
-            .find(|rule| rule["code"] == place)
-            .or_else(|| rules.iter().find(|rule| rule["code"] == country(place)));
+    fn placed(&self, batch: &Value, wager: &Value, occurred: i64) -> Result<(), &'static str> {
+        let location = &wager["location"];
+        if location.is_null() {
+            return Err("location_missing");
+        }
+        let place = text(location, "jurisdiction");
+        let rules = list(self.terms, "jurisdictions");
+        let of = |code: &str| rules.iter().find(|rule| rule["code"] == code);
+        let rule = of(place).or_else(|| of(country(place)));
         let max_age = rule.and_then(|rule| rule["location_max_age_s"].as_i64()).unwrap_or(1_800);
-        let age = millis(text(wager, "occurred_at")) - millis(text(&wager["location"], "checked_at"));
-        if age > max_age * 1_000 {
+        if occurred - millis(&location["checked_at"]).unwrap() > max_age * 1_000 {
             return Err("location_stale");
         }
-        let operator = list(&self.terms, "operators")
+        let operator = list(self.terms, "operators")
             .iter()
             .find(|entry| entry["operator"] == batch["operator"])
             .expect("a listed source has an operator");
-        let named = rules.iter().map(|rule| text(rule, "code")).chain(strings(operator, "jurisdictions"));
+        let mut named = rules.iter().map(|rule| text(rule, "code")).chain(strings(operator, "jurisdictions"));
         let finer = format!("{place}-");
-        if !place.contains('-') && named.into_iter().any(|code| code.starts_with(&finer)) {
+        if named.any(|code| code.starts_with(&finer)) {
             return Err("location_uncertain");
         }
         let permitted = rule.is_some_and(|rule| rule["status"] == "permitted");
@@ -207,35 +238,26 @@ impl Model {
 
     /// Takes the wager to its pools, then pays its hits.
     fn post(&mut self, id: &str, batch: &Value, wager: &Value) {
-        let pools = list(&self.terms, "pools").to_vec();
         let mut joined = Vec::new();
-        for pool in &pools {
-            if joined.len() < 8
-                && let Some(eligible) = self.eligible(pool, batch, wager)
-            {
-                joined.push(text(pool, "pool"));
-                for level in list(pool, "levels") {
-                    let key = (text(pool, "pool").to_owned(), text(level, "level").to_owned());
-                    self.outcome.levels.get_mut(&key).unwrap().contribute(eligible);
-                }
+        for pool in list(self.terms, "pools") {
+            let Some(eligible) = self.eligible(pool, batch, wager).filter(|_| joined.len() < 8) else {
+                continue;
+            };
+            joined.push(text(pool, "pool"));
+            for level in list(pool, "levels") {
+                let key = (text(pool, "pool").to_owned(), text(level, "level").to_owned());
+                self.outcome.levels.get_mut(&key).unwrap().contribute(eligible);
             }
         }
         let mut taken = BTreeSet::new();
         for hit in list(wager, "hits") {
-            let key = (text(hit, "pool").to_owned(), text(hit, "level").to_owned());
-            let pays = joined.contains(&key.0.as_str())
-                && self.outcome.levels.contains_key(&key)
-                && taken.insert(key.clone());
-            if !pays {
-                self.refuse(id.to_owned(), "hit_refused");
-                continue;
+            let name = |field: &str| hit[field].as_str().unwrap_or_default().to_owned();
+            let key = (name("pool"), name("level"));
+            let pays = joined.contains(&key.0.as_str()) && taken.insert(key.clone());
+            match self.outcome.levels.get_mut(&key).filter(|_| pays) {
+                Some(level) => self.outcome.hits.push(level.pay(key, id)),
+                None => self.refuse(id, "hit_refused"),
             }
-            let pool = pools.iter().find(|pool| pool["pool"] == key.0.as_str()).unwrap();
-            let minor = if text(pool, "currency") == "JPY" { 1 } else { 100 };
-            let level = self.outcome.levels.get_mut(&key).unwrap();
-            let payoff = level.pay(PICO / minor);
-            let current = level.current;
-            self.outcome.hits.push(Hit { pool: key.0, level: key.1, wager: id.into(), payoff, current });
         }
     }
 
@@ -245,7 +267,11 @@ impl Model {
             pool[field].is_null() || strings(pool, field).any(|entry| entry == "*" || entry == name)
         };
         let funds = text(wager, "funds");
-        let funded = if pool["funds"].is_null() { funds == "cash" } else { strings(pool, "funds").any(|f| f == funds) };
+        let funded = if pool["funds"].is_null() {
+            funds == "cash"
+        } else {
+            strings(pool, "funds").any(|f| f == funds)
+        };
         let opted = pool["requires_opt_in"] != true || wager["opt_in"] == true;
         let fits = any("operators", text(batch, "operator"))
             && any("games", text(wager, "game"))
@@ -259,7 +285,7 @@ impl Model {
         let converted = if wager["currency"] == pool["currency"] {
             micro
         } else {
-            let pair = list(&self.terms, "exchange_rates")
+            let pair = list(self.terms, "exchange_rates")
                 .iter()
                 .find(|rate| rate["from"] == wager["currency"] && rate["to"] == pool["currency"])?;
             half_even(micro * decimal(text(pair, "rate"), 9), 1_000_000_000)
@@ -270,9 +296,21 @@ impl Model {
     }
 }
 
-const PICO: i128 = 1_000_000_000_000;
-
 impl Level {
+    fn new(pool: &Value, level: &Value) -> Self {
+        let base = pico(text(level, "base"));
+        Self {
+            current: base,
+            house: base,
+            base,
+            ceiling: level["ceiling"].as_str().map(pico),
+            increment_ppm: level["increment_ppm"].as_u64().unwrap().into(),
+            reserve_ppm: level["reserve_ppm"].as_u64().unwrap_or(0).into(),
+            minor: if pool["currency"] == "JPY" { PICO } else { PICO / 100 },
+            ..Self::default()
+        }
+    }
+
     fn contribute(&mut self, eligible: i128) {
         let increment = eligible * self.increment_ppm;
         let reserve = eligible * self.reserve_ppm;
@@ -289,31 +327,88 @@ impl Level {
         }
     }
 
-    fn pay(&mut self, minor: i128) -> i128 {
-        let payoff = self.current - self.current % minor;
-        self.current -= payoff;
-        self.paid += payoff;
-        self.hits += 1;
+    fn pay(&mut self, (pool, level): (String, String), wager: &str) -> Hit {
+        let payoff = self.current - self.current % self.minor;
         let from_diversion = self.base.min(self.diversion);
         let from_reserve = (self.base - from_diversion).min(self.reserve);
+        let from_house = self.base - from_diversion - from_reserve;
+        self.hits += 1;
+        self.paid += payoff;
         self.diversion -= from_diversion;
         self.reserve -= from_reserve;
-        self.house += self.base - from_diversion - from_reserve;
-        self.current += self.base;
-        payoff
+        self.house += from_house;
+        self.current += self.base - payoff;
+        let (wager, current) = (wager.into(), self.current);
+        Hit { pool, level, wager, payoff, current, from_diversion, from_reserve, from_house }
     }
 }
 
-fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+/// Whether every field has its form, but for the amount's digits and the currency's code.
+fn well_formed(wager: &Value) -> bool {
+    let token = |field: &str, max: usize| {
+        wager[field]
+            .as_str()
+            .is_some_and(|text| (1..=max).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic()))
+    };
+    let named = token("session", 64) && token("player", 64) && token("round", 128);
+    let money = !wager["amount"].is_null() && wager["currency"].is_string();
+    let funded = ["cash", "bonus", "free"].iter().any(|funds| wager["funds"] == *funds);
+    let opted = wager["opt_in"].is_null() || wager["opt_in"].is_boolean();
+    let claims = &wager["hits"];
+    let claimed = claims.is_null() || claims.as_array().is_some_and(|claims| claims.len() <= 16);
+    let occurred = millis(&wager["occurred_at"]);
+    named
+        && money
+        && funded
+        && opted
+        && claimed
+        && whole(&wager["interaction"]).is_some()
+        && identifier(&wager["game"]).is_some()
+        && occurred.is_some_and(|occurred| well_located(&wager["location"], occurred))
+}
+
+/// Whether the location is one, or absent.
+fn well_located(location: &Value, occurred: i64) -> bool {
+    if location.is_null() {
+        return true;
+    }
+    let points: Vec<_> = [("latitude", -90.0, 90.0), ("longitude", -180.0, 180.0), ("accuracy_m", 0.0, 2e7)]
+        .into_iter()
+        .filter(|(field, ..)| !location[*field].is_null())
+        .map(|(field, least, most)| {
+            location[field].as_f64().is_some_and(|value| (least..=most).contains(&value))
+        })
+        .collect();
+    let place = &location["jurisdiction"];
+    let coded = place.as_str().is_some_and(|code| {
+        let subdivision = code.split_once('-').map(|(_, subdivision)| subdivision);
+        let formed = |part: &str| {
+            (1..=3).contains(&part.len())
+                && part.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+        };
+        COUNTRIES.contains(&country(code)) && subdivision.is_none_or(formed)
+    });
+    let checked = millis(&location["checked_at"]).is_some_and(|checked| checked - occurred <= 60_000);
+    let placed = if place.is_null() { points.len() == 3 } else { coded };
+    location.is_object()
+        && checked
+        && placed
+        && matches!(points.len(), 0 | 3)
+        && points.iter().all(|fits| *fits)
+}
+
+/// What a field lists; nothing where it is no list.
+pub fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value[field].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A field that is text.
+pub fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_else(|| panic!("{field} of {value} is text"))
 }
 
 fn strings<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a str> {
     list(value, field).iter().map(|entry| entry.as_str().unwrap())
-}
-
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_else(|| panic!("{field} of {value} is text"))
 }
 
 fn country(place: &str) -> &str {
@@ -324,25 +419,38 @@ fn within(place: &str, owner: &Value) -> bool {
     strings(owner, "jurisdictions").any(|code| code == place || code == country(place))
 }
 
+/// A text of the form `[a-z0-9][a-z0-9-]{0,63}`.
+fn identifier(value: &Value) -> Option<&str> {
+    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    value
+        .as_str()
+        .filter(|name| (1..=64).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-'))
+}
+
+/// A whole number from 1 to 2⁶³ − 1.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|&number| number >= 1 && i64::try_from(number).is_ok())
+}
+
 /// A wager's amount in micro-units, if it has the contract's form.
 fn amount(value: &Value) -> Option<i128> {
     let text = value.as_str()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let (units, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
-    let formed = digits(whole)
+    let formed = digits(units)
         && digits(fraction)
-        && whole.len() <= 10
+        && units.len() <= 10
         && fraction.len() <= 6
-        && (whole == "0" || !whole.starts_with('0'));
+        && (units == "0" || !units.starts_with('0'));
     formed.then(|| decimal(text, 6)).filter(|&micro| micro <= 1_000_000_000_000_000)
 }
 
 /// A decimal as a whole number of 10^-places.
 pub fn decimal(text: &str, places: usize) -> i128 {
     let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let (units, fraction) = text.split_once('.').unwrap_or((text, ""));
     assert!(fraction.len() <= places, "{text} has at most {places} decimals");
-    sign * format!("{whole}{fraction:0<places$}").parse::<i128>().unwrap()
+    sign * format!("{units}{fraction:0<places$}").parse::<i128>().unwrap()
 }
 
 /// A decimal in pico-units.
@@ -356,6 +464,7 @@ fn half_even(value: i128, unit: i128) -> i128 {
     quotient + i128::from(up)
 }
 
-fn millis(text: &str) -> i64 {
-    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+/// A time in milliseconds since 1970.
+pub fn millis(value: &Value) -> Option<i64> {
+    Some(value.as_str()?.parse::<jiff::Timestamp>().ok()?.as_millisecond())
 }

@@ -1,0 +1,343 @@
+//! What a pipeline has recorded, as a test reads it from the server: whole streams, a frame's header by a decoder
+//! of the test's own (the layout is in `schemas/frames.md`), and what must hold of any record.
+//! Only the client that talks to the server is the pipeline's; none of its formats is read by its own code.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use jackpot_core::log::jetstream::{ConnectSettings, JetStream};
+use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use super::model::{self, Raw, list, pico, text};
+
+/// A connection to the server of a pipeline.
+pub struct Record {
+    log: JetStream,
+    handle: Handle,
+    /// Ends the thread that drives the connection.
+    _end: oneshot::Sender<()>,
+}
+
+impl Record {
+    /// Connects.
+    pub fn open(url: &str) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let log = runtime.block_on(JetStream::connect(url, "test", &ConnectSettings::default())).unwrap();
+        let (end, ended) = oneshot::channel::<()>();
+        std::thread::spawn(move || runtime.block_on(ended));
+        Self { log, handle, _end: end }
+    }
+
+    /// All messages of a stream that are there now.
+    pub fn all(&self, stream: &str) -> Vec<Entry> {
+        self.handle.block_on(async {
+            let count = self.log.extent(stream).await.unwrap().last;
+            let mut entries = Vec::new();
+            let mut reader = self.log.read(stream, None, 1).await.unwrap();
+            while entries.len() as u64 != count {
+                entries.push(reader.next().await.unwrap());
+            }
+            entries
+        })
+    }
+
+    /// All messages of a stream of JSON.
+    pub fn values(&self, stream: &str) -> Vec<Value> {
+        self.all(stream).iter().map(json).collect()
+    }
+
+    /// How many messages a stream holds.
+    pub fn count(&self, stream: &str) -> u64 {
+        self.handle.block_on(self.log.extent(stream)).unwrap().last
+    }
+
+    /// The last message of a stream on a subject.
+    pub fn last(&self, stream: &str, subject: &str) -> Option<Entry> {
+        self.handle.block_on(self.log.last(stream, subject)).unwrap()
+    }
+
+    /// Publishes a message, whatever it is, and waits for its acknowledgement.
+    pub fn publish(&self, subject: &str, body: impl Into<Bytes>) {
+        let append = Append {
+            subject: subject.into(),
+            headers: Vec::new(),
+            payload: body.into(),
+            expect: Expect::Any,
+        };
+        self.handle.block_on(async {
+            let mut appender = self.log.appender().await.unwrap();
+            appender.send(append).await.unwrap();
+            appender.acknowledged().await.unwrap();
+        });
+    }
+
+    /// Runs the model over what was recorded.
+    pub fn model(&self, terms: &Value) -> model::Outcome {
+        let raws = self.all("wagers").into_iter().map(|entry| Raw {
+            position: entry.sequence,
+            subject: entry.subject.into(),
+            received_ms: entry.recorded_at.0,
+            body: entry.payload.into(),
+        });
+        let commits = self.values("commits");
+        let partitions = list(&commits[0], "partitions").len();
+        let reach: Vec<Vec<u64>> = (0..partitions)
+            .map(|p| self.all(&format!("validated-{p}")).iter().map(|entry| reach(&entry.payload)).collect())
+            .collect();
+        let frame = |partition: usize, frame: u64| reach[partition][usize::try_from(frame).unwrap() - 1];
+        model::run(terms, &raws.collect::<Vec<_>>(), &commits, frame)
+    }
+
+    /// The leaves of all partitions' Merkle trees: one for each wager, and one for each batch refused whole.
+    pub fn leaves(&self, partitions: u16) -> u64 {
+        let last = |p| self.last(&format!("audit-{p}"), &format!("audit.{p}"));
+        (0..partitions).filter_map(last).map(|entry| tree_size(&entry.payload)).sum()
+    }
+}
+
+/// A message that is JSON.
+pub fn json(entry: &Entry) -> Value {
+    serde_json::from_slice(&entry.payload).unwrap()
+}
+
+/// Up to which ingress message a frame has read.
+pub fn reach(frame: &[u8]) -> u64 {
+    let mut frame = &frame[4..];
+    // Behind the magic: rules, partition, sequence, terms, watermark and recorded_at.
+    for _ in 0..6 {
+        uint(&mut frame);
+    }
+    uint(&mut frame)
+}
+
+/// How many leaves a partition's tree has after a frame of the audit.
+fn tree_size(frame: &[u8]) -> u64 {
+    let mut frame = &frame[4..];
+    // The same as above, then ingress.position, ingress.count, and three digests.
+    for _ in 0..8 {
+        uint(&mut frame);
+    }
+    skip(&mut frame, 3 * 32);
+    for _ in 0..uint(&mut frame) {
+        let name = uint(&mut frame);
+        skip(&mut frame, name);
+    }
+    let leaves = uint(&mut frame);
+    skip(&mut frame, leaves * 32);
+    uint(&mut frame)
+}
+
+fn skip(bytes: &mut &[u8], count: u64) {
+    *bytes = &bytes[usize::try_from(count).unwrap()..];
+}
+
+/// Seven bits a byte, the low ones first, the top bit set in every byte but the last.
+fn uint(bytes: &mut &[u8]) -> u64 {
+    let len = bytes.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+    let value = bytes[..len].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+    skip(bytes, len as u64);
+    value
+}
+
+/// Each commit names the one before by its digest, and each frame that it consumed by that frame's.
+pub fn assert_chained(record: &Record) {
+    let commits = record.all("commits");
+    let partitions = list(&json(&commits[0]), "partitions").len();
+    let frames: Vec<Vec<String>> = (0..partitions)
+        .map(|p| {
+            record.all(&format!("contributions-{p}")).iter().map(|entry| sha256(&entry.payload)).collect()
+        })
+        .collect();
+    let mut previous = "0".repeat(64);
+    for (number, entry) in (1..).zip(&commits) {
+        let commit = json(entry);
+        assert_eq!((entry.sequence, &commit["commit"]), (number, &Value::from(number)));
+        assert_eq!(text(&commit, "previous"), previous, "commit {number} follows the one before");
+        previous = sha256(&entry.payload);
+        for (partition, consumed) in list(&commit, "partitions").iter().enumerate() {
+            let frame = usize::try_from(consumed["frame"].as_u64().unwrap()).unwrap();
+            if frame > 0 {
+                assert_eq!(text(consumed, "digest"), frames[partition][frame - 1], "commit {number}");
+            }
+        }
+    }
+    let last = json(commits.last().unwrap());
+    let consumed: Vec<_> = list(&last, "partitions").iter().map(|of| of["frame"].as_u64().unwrap()).collect();
+    for (partition, frames) in (0..).zip(consumed) {
+        for lane in ["validated", "geofenced", "allocations", "contributions", "audit"] {
+            assert_eq!(
+                record.count(&format!("{lane}-{partition}")),
+                frames,
+                "{lane}-{partition} is one to one"
+            );
+        }
+    }
+}
+
+/// The views hold what the commits hold: every window and every hit in order, and of each level the last state.
+pub fn assert_views(record: &Record, totals: &[Value]) {
+    let commits = record.values("commits");
+    for view in ["windows", "hits"] {
+        let committed: Vec<_> = commits.iter().flat_map(|commit| list(commit, view)).cloned().collect();
+        assert_eq!(record.count(view), committed.len() as u64, "all {view} are in their view, once");
+        for (shown, committed) in record.values(view).into_iter().zip(committed) {
+            assert_eq!(shown, committed, "a message of {view} is what was committed");
+        }
+    }
+    let levels = commits.iter().flat_map(|commit| list(commit, "levels"));
+    let last: BTreeMap<_, _> = levels.map(|level| (key(level), level)).collect();
+    assert_eq!(totals.iter().collect::<Vec<_>>(), last.into_values().collect::<Vec<_>>());
+}
+
+/// The books of each level balance, to the last digit.
+pub fn assert_balanced(totals: &[Value]) {
+    for level in totals {
+        let of = |field| pico(text(level, field));
+        let held = of("contributed") + of("house") + of("adjusted") - of("paid");
+        assert_eq!(funds(level), held, "the books of {level} balance");
+    }
+}
+
+/// The windows of each length are a chain of openings and closings, add up to the totals, and each one's shares
+/// add up to it. All of them must be closed.
+pub fn assert_windows_add_up(windows: &[Value], totals: &[Value]) {
+    let mut chains: BTreeMap<(u64, (String, String)), Vec<&Value>> = BTreeMap::new();
+    for window in windows {
+        let (seconds, start) =
+            (window["seconds"].as_u64().unwrap(), model::millis(&window["window_start"]).unwrap());
+        let length = i64::try_from(seconds).unwrap() * 1_000;
+        assert_eq!(start % length, 0, "{window} begins at a multiple of its length");
+        assert_eq!(model::millis(&window["window_end"]), Some(start + length));
+        assert_shares(window, seconds);
+        chains.entry((seconds, key(window))).or_default().push(window);
+    }
+    for total in totals {
+        for seconds in [1, 60, 3_600] {
+            let mut chain = chains.remove(&(seconds, key(total))).unwrap_or_default();
+            chain.sort_by_key(|window| model::millis(&window["window_start"]));
+            assert_chain(&chain, total, seconds);
+        }
+    }
+    assert!(chains.is_empty(), "every window belongs to a level that has totals");
+}
+
+fn assert_chain(chain: &[&Value], total: &Value, seconds: u64) {
+    let what = format!("windows of {seconds} s of {:?}", key(total));
+    let mut opening = 0;
+    for window in chain {
+        let of = |field| pico(text(window, field));
+        assert_eq!(of("opening"), opening, "{what}: {window}");
+        opening += of("contributed") + of("house") + of("adjusted") - of("paid");
+        assert_eq!(of("closing"), opening, "{what}: {window}");
+    }
+    assert!(
+        chain.is_sorted_by(|a, b| text(a, "window_end") <= text(b, "window_start")),
+        "{what} do not overlap"
+    );
+    assert_eq!(opening, funds(total), "{what}: the last one closes with what the level holds");
+    for field in ["wagered", "contributed", "paid", "house", "adjusted"] {
+        let sum: i128 = chain.iter().map(|window| pico(text(window, field))).sum();
+        assert_eq!(sum, pico(text(total, field)), "{what}: {field}");
+    }
+    for field in ["wagers", "hits"] {
+        let sum: u64 = chain.iter().map(|window| window[field].as_u64().unwrap()).sum();
+        assert_eq!(Some(sum), total[field].as_u64(), "{what}: {field}");
+    }
+}
+
+fn assert_shares(window: &Value, seconds: u64) {
+    let breakdowns: &[&str] = match seconds {
+        1 => &["by_operator", "by_jurisdiction"],
+        _ => &["by_operator", "by_jurisdiction", "by_game", "by_operator_jurisdiction"],
+    };
+    for by in breakdowns {
+        let shares: Vec<_> = window[*by].as_object().unwrap().values().collect();
+        let wagers: u64 = shares.iter().map(|share| share["wagers"].as_u64().unwrap()).sum();
+        assert_eq!(Some(wagers), window["wagers"].as_u64(), "{by} of {window}");
+        for field in ["wagered", "contributed"] {
+            let sum: i128 = shares.iter().map(|share| pico(text(share, field))).sum();
+            assert_eq!(sum, pico(text(window, field)), "{field} {by} of {window}");
+        }
+    }
+}
+
+/// Totals and refusals are those of the model, to the last digit.
+pub fn assert_modelled(outcome: &model::Outcome, totals: &[Value], refusals: &[Value]) {
+    let expect: Vec<_> = outcome.levels.iter().map(|(name, level)| (name.clone(), amounts(level))).collect();
+    let got: Vec<_> = totals.iter().map(|total| (key(total), shown(total))).collect();
+    assert_eq!(got, expect, "the totals are those of the model");
+    let id = |refusal: &Value| match (refusal["wager"].as_str(), refusal["batch"].as_str()) {
+        (Some(id), None) | (None, Some(id)) => id.to_owned(),
+        _ => panic!("{refusal} names a wager or a batch"),
+    };
+    let mut got: Vec<_> =
+        refusals.iter().map(|refusal| (id(refusal), text(refusal, "reason").to_owned())).collect();
+    got.sort();
+    let differ = got.iter().zip(&outcome.refusals).find(|(got, expect)| got != expect);
+    assert_eq!(differ, None, "the refusals are those of the model");
+    assert_eq!(got.len(), outcome.refusals.len());
+}
+
+/// The hits are those of the model, in its order.
+pub fn assert_hits_modelled(outcome: &model::Outcome, hits: &[Value]) {
+    let read = |hit: &Value| {
+        let of = |field| pico(text(hit, field));
+        model::Hit {
+            pool: text(hit, "pool").into(),
+            level: text(hit, "level").into(),
+            wager: text(hit, "wager").into(),
+            payoff: of("payoff"),
+            current: of("current"),
+            from_diversion: of("from_diversion"),
+            from_reserve: of("from_reserve"),
+            from_house: of("from_house"),
+        }
+    };
+    let got: Vec<_> = hits.iter().map(read).collect();
+    assert_eq!(got, outcome.hits);
+}
+
+/// Every field that the model has.
+const FIELDS: [&str; 9] =
+    ["current", "reserve", "diversion", "wagers", "wagered", "contributed", "paid", "house", "hits"];
+
+fn amounts(level: &model::Level) -> Vec<(&'static str, i128)> {
+    let values = [
+        level.current,
+        level.reserve,
+        level.diversion,
+        level.wagers.into(),
+        level.wagered,
+        level.contributed,
+        level.paid,
+        level.house,
+        level.hits.into(),
+    ];
+    FIELDS.into_iter().zip(values).collect()
+}
+
+fn shown(total: &Value) -> Vec<(&'static str, i128)> {
+    let value = |field: &str| match &total[field] {
+        Value::String(amount) => pico(amount),
+        count => count.as_u64().unwrap_or_else(|| panic!("{field} of {total} is a count")).into(),
+    };
+    FIELDS.into_iter().map(|field| (field, value(field))).collect()
+}
+
+/// What a level holds.
+fn funds(total: &Value) -> i128 {
+    ["current", "reserve", "diversion"].into_iter().map(|field| pico(text(total, field))).sum()
+}
+
+fn key(value: &Value) -> (String, String) {
+    (text(value, "pool").into(), text(value, "level").into())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,7 @@
+//! What the tests of whole pipelines share: what they publish, the pipeline itself, what it recorded, and the model
+//! that says what must come out. Each test crate includes this file; none of them is used by the pipeline.
+
+pub mod input;
+pub mod model;
+pub mod pipeline;
+pub mod record;
