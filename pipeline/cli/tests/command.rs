@@ -174,7 +174,7 @@ fn nats_commands_work_on_a_server() {
     assert!(run(&["load", "--rate", "10", "--seconds", "1"], 1).1.contains("no terms are in force"));
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/terms/example.json");
     let applied = run(&["terms", "apply", example, "--timeout", "200ms"], 1).1;
-    assert!(applied.contains("revision 1 is applied, but no commit has run it yet"), "{applied}");
+    assert!(applied.contains("revision 1 is applied, but partition 0 does not run it yet"), "{applied}");
     assert!(run(&["terms", "show"], 0).0.contains("\"revision\": 1"));
     assert!(run(&["terms", "show", "2"], 1).1.contains("revision 2 of the terms is not in the log"));
 
