@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use crate::server::CONNECT_MAX;
-use crate::{bench, init, load, publish, status, terms, up, views, wait};
+use crate::{bench, init, load, publish, status, terms, up, views, wait, watch};
 
 /// The operator's command of the jackpot pipeline.
 #[derive(Debug, clap::Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Hits(views::Args),
     /// Shows refusals.
     Refusals(views::Args),
+    /// Shows jackpots, rates and hits, live.
+    Watch(watch::Args),
     /// Shows who works on what, how far it is, and what stands in the way.
     Status(status::Args),
     /// Shows what has become of each source's batches.
@@ -77,6 +79,7 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Hits(args) => view(&views::HITS, &args, out).await,
         Command::Refusals(args) => view(&views::REFUSALS, &args, out).await,
         Command::Sources(args) => view(&views::SOURCES, &args, out).await,
+        Command::Watch(args) => watch::run(&args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Status(args) => status::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Bench(args) => bench::run(&args, out).await,
         Command::Windows(args) => {

@@ -17,3 +17,4 @@ pub mod terms;
 pub mod up;
 pub mod views;
 pub mod wait;
+pub mod watch;
