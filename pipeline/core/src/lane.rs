@@ -21,31 +21,35 @@ use crate::terms::Terms;
 pub struct Lane<S: Stage> {
     stage: S,
     partition: u16,
-    /// The revision that the stage computes under.
-    terms: Option<u64>,
-    /// The last frame of the input that is done with, or computed with its outputs in flight.
+    /// The revision that the stage has learnt.
+    learnt: Option<u64>,
+    /// The revision of the last frame that was computed, or of the one to compute again: revisions only grow.
+    revision: u64,
+    /// The last frame that every output held when the lane resumed.
+    resumed: u64,
+    /// The last frame that was computed. After a resume it is the one before `resumed`, which is computed again.
     done: u64,
-    /// What the message `done` of the input must be; `None` before the first.
-    input: Option<Input>,
+    input: Input,
     outputs: Vec<Output>,
     flights: VecDeque<Flight>,
 }
 
-/// The digest of a frame of the input.
+/// What is known of the input.
+#[derive(Clone, Copy)]
 enum Input {
-    /// Recorded in our own output, and not yet compared with what the input holds.
+    /// Nothing: no output holds a frame.
+    Unread,
+    /// The digest of the frame after `done`, as our own output recorded it.
     Recorded(Digest),
-    /// Read.
+    /// The digest of the frame `done`, as it was read.
     Read(Digest),
 }
 
 /// An output's log as this lane knows it.
 struct Output {
-    /// The last frame that is stored, as far as was read when the lane resumed.
-    stored: u64,
-    /// The digest of that frame.
-    stored_digest: Digest,
-    /// The digest of the frame `done` of this output.
+    /// The digests of the frames after `done` that are stored: to compute them again must give the same.
+    stored: VecDeque<Digest>,
+    /// The digest of the frame `done`.
     digest: Digest,
 }
 
@@ -62,8 +66,9 @@ struct Flight {
 pub struct Resume {
     /// Open the input at this sequence.
     pub from: u64,
-    /// For each output that is ahead of another one: its index, and the frame whose digest is wanted.
-    pub anchors: Vec<(usize, u64)>,
+    /// Messages of outputs that the lane must [know](Lane::recorded) first, in this order: the index of the output,
+    /// and the sequence.
+    pub wanted: Vec<(usize, u64)>,
 }
 
 /// What a frame of the input leads to.
@@ -81,114 +86,107 @@ impl<S: Stage> Lane<S> {
         Self {
             stage,
             partition,
-            terms: None,
+            learnt: None,
+            revision: 0,
+            resumed: 0,
             done: 0,
-            input: None,
+            input: Input::Unread,
             outputs: Vec::new(),
             flights: VecDeque::new(),
         }
     }
 
-    /// Starts over from what the outputs hold; whatever was in flight is forgotten.
+    /// Starts over from what the outputs hold; whatever was in flight is forgotten. The last frame that all outputs
+    /// hold is computed again, and so are those behind it that only some hold: nothing is appended to a log that is
+    /// not what this stage makes of its input.
     ///
     /// `tails` are the last messages of the outputs, asked of their leaders, and `input_last` is the last
     /// sequence of the input, asked after them.
     pub fn resume(&mut self, tails: &[Option<Entry>], input_last: u64) -> Result<Resume, Contradiction> {
         assert_eq!(tails.len(), S::OUTPUTS.len(), "one tail per output lane");
+        let ends: Vec<_> = tails.iter().map(|tail| tail.as_ref().map_or(0, |entry| entry.sequence)).collect();
+        self.check_ends(&ends, input_last)?;
         self.flights.clear();
-        self.outputs.clear();
-        let mut recorded = Vec::new();
-        for (index, tail) in tails.iter().enumerate() {
-            let header = tail.as_ref().map(|entry| self.own_header(index, entry)).transpose()?;
-            self.outputs.push(Output {
-                stored: header.as_ref().map_or(0, |header| header.sequence),
-                stored_digest: tail.as_ref().map_or(Digest::ZERO, |entry| Digest::of(&entry.payload)),
-                digest: Digest::ZERO,
-            });
-            recorded.push(header);
-        }
-        self.done = self.outputs.iter().map(|output| output.stored).min().unwrap_or(0);
-        if input_last < self.done {
-            return Err(Contradiction(format!(
-                "{} ends at frame {input_last}, but {} holds frames made from it up to {}: the input lost \
-                 acknowledged frames; restore it from a backup or a replica, and do not let it grow again first",
-                S::INPUT.stream(self.partition),
-                S::OUTPUTS[0].stream(self.partition),
-                self.done
-            )));
-        }
-        let mut anchors = Vec::new();
-        self.input = None;
-        for (index, (output, header)) in self.outputs.iter_mut().zip(recorded).enumerate() {
-            if output.stored == self.done {
-                output.digest = output.stored_digest;
-                self.input = header.map(|header| Input::Recorded(header.input));
-            } else if self.done > 0 {
-                anchors.push((index, self.done));
+        self.resumed = ends.iter().copied().min().unwrap_or(0);
+        self.done = self.resumed.saturating_sub(1);
+        self.input = Input::Unread;
+        self.revision = 0;
+        let stored = |end| (self.done..end).map(|_| Digest::ZERO).collect();
+        self.outputs = ends.iter().map(|&end| Output { stored: stored(end), digest: Digest::ZERO }).collect();
+        let mut wanted = Vec::new();
+        for (index, (tail, end)) in tails.iter().zip(ends).enumerate() {
+            if let Some(entry) = tail {
+                self.recorded(index, entry)?;
             }
+            wanted.extend((self.done + 1..end).map(|sequence| (index, sequence)));
         }
-        let restorable = tails.iter().flatten().find(|entry| entry.sequence == self.done);
-        self.stage.restore(restorable.map(|entry| entry.payload.as_ref()))?;
-        Ok(Resume { from: self.done.max(1), anchors })
+        if S::RESTORES && self.done > 0 {
+            wanted.push((0, self.done));
+        } else {
+            self.stage.restore(None)?;
+        }
+        Ok(Resume { from: self.done + 1, wanted })
     }
 
-    /// Answers an anchor of [`Resume`]: the message of that output.
-    pub fn anchor(&mut self, output: usize, entry: &Entry) {
-        self.outputs[output].digest = Digest::of(&entry.payload);
+    /// Takes in a message that an output holds: a frame that is computed again must be it.
+    pub fn recorded(&mut self, output: usize, entry: &Entry) -> Result<(), Contradiction> {
+        let header = self.own_header(output, entry)?;
+        let digest = Digest::of(&entry.payload);
+        let known = &mut self.outputs[output];
+        if entry.sequence == self.done {
+            return if digest == known.digest {
+                self.stage.restore(Some(&entry.payload))
+            } else {
+                Err(Contradiction(format!(
+                    "frame {} of {} is not the one that frame {} follows: one of them was changed; restore the stream \
+                     from a backup",
+                    self.done,
+                    S::OUTPUTS[output].stream(self.partition),
+                    self.done + 1
+                )))
+            };
+        }
+        let place =
+            usize::try_from(entry.sequence - self.done - 1).expect("within the bound on what is in flight");
+        known.stored[place] = digest;
+        if place == 0 {
+            known.digest = header.previous;
+            self.input = Input::Recorded(header.input);
+            self.revision = header.terms;
+        }
+        Ok(())
     }
 
     /// The revision of the terms that must be [learnt](Lane::learn) before this frame can be accepted.
     pub fn terms_wanted(&self, entry: &Entry) -> Result<Option<u64>, Contradiction> {
+        self.check_input(entry, || Digest::of(&entry.payload))?;
         let header =
             Header::peek::<S::Input>(&entry.payload).map_err(|error| self.unreadable(entry, &error))?;
-        match self.terms {
-            Some(known) if known > header.terms => Err(Contradiction(format!(
-                "frame {} of {} is under revision {} of the terms, and the one before it was under {known}: \
-                 revisions only grow; the log was tampered with, restore it from a backup",
-                entry.sequence,
-                S::INPUT.stream(self.partition),
-                header.terms
-            ))),
-            Some(known) if known == header.terms => Ok(None),
-            _ => Ok(Some(header.terms)),
-        }
+        self.check_place(entry, &header)?;
+        Ok(Some(header.terms).filter(|_| self.learnt != Some(header.terms)))
     }
 
     /// Terms to compute under from the next frame on.
     pub fn learn(&mut self, revision: u64, terms: &Terms) {
-        self.terms = Some(revision);
+        self.learnt = Some(revision);
         self.stage.learn(terms);
     }
 
-    /// Takes the next message of the input. The first one after a resume may be the last one done, which is
-    /// compared with what was recorded of it and leads to nothing.
+    /// Takes the next message of the input.
     pub fn accept(&mut self, entry: &Entry) -> Result<Step, Contradiction> {
         let digest = Digest::of(&entry.payload);
-        if entry.sequence == self.done {
-            return self.compare(entry, digest).map(|()| Step::default());
-        }
-        assert_eq!(entry.sequence, self.done + 1, "the reader checks that no sequence is missing");
-        let previous = match &self.input {
-            None => Digest::ZERO,
-            Some(Input::Read(digest)) => *digest,
-            Some(Input::Recorded(_)) => {
-                return Err(Contradiction(format!(
-                    "frame {} of {}, from which the last output was made, is not there any more; restore it",
-                    self.done,
-                    S::INPUT.stream(self.partition)
-                )));
-            }
-        };
+        self.check_input(entry, || digest)?;
         let frame =
             Frame::<S::Input>::decode(&entry.payload).map_err(|error| self.unreadable(entry, &error))?;
-        self.check_place(entry, &frame.header, previous)?;
+        self.check_place(entry, &frame.header)?;
         let header = frame.header.clone();
         let outcome = self.stage.process(frame)?;
         let headers: Vec<_> =
             self.outputs.iter().map(|output| header.next_stage(digest, output.digest)).collect();
         let messages = outcome.encode(&headers);
         self.done = entry.sequence;
-        self.input = Some(Input::Read(digest));
+        self.input = Input::Read(digest);
+        self.revision = header.terms;
         self.emit(&outcome, messages)
     }
 
@@ -204,9 +202,9 @@ impl<S: Stage> Lane<S> {
     }
 
     /// An append of `output` was acknowledged with this sequence. Returns what the frame did, once all of its
-    /// appends are acknowledged.
+    /// appends are acknowledged: frame by frame, since each output acknowledges in order.
     pub fn acknowledged(&mut self, output: usize, sequence: u64) -> Option<Tally> {
-        self.outputs[output].stored = self.outputs[output].stored.max(sequence);
+        assert!(output < self.outputs.len(), "there is such an output");
         let flight = self.flights.iter_mut().find(|flight| flight.sequence == sequence);
         let flight = flight.expect("a fenced append is stored under the sequence that it predicts");
         flight.unacknowledged -= 1;
@@ -214,9 +212,9 @@ impl<S: Stage> Lane<S> {
         if done { self.flights.pop_front().map(|flight| flight.tally) } else { None }
     }
 
-    /// The last frame of the input that was accepted.
+    /// The last frame of the input that is done with.
     pub fn position(&self) -> u64 {
-        self.done
+        self.done.max(self.resumed)
     }
 
     /// Turns a computed frame into appends, or compares it where the output holds it already.
@@ -229,19 +227,23 @@ impl<S: Stage> Lane<S> {
             );
             let output = &mut self.outputs[index];
             output.digest = Digest::of(&payload);
-            if self.done > output.stored {
-                bytes += payload.len();
-                let subject = S::OUTPUTS[index].subject(self.partition);
-                let expect = Expect::Last(self.done - 1);
-                appends.push((index, Append { subject, headers: Vec::new(), payload, expect }));
-            } else if self.done == output.stored && output.digest != output.stored_digest {
-                return Err(Contradiction(format!(
-                    "frame {} of {} is not what computing it again from {} gives: it was changed, or made by \
-                     other rules; restore both streams from a backup and let `jackpot verify` tell which is right",
-                    self.done,
-                    S::OUTPUTS[index].stream(self.partition),
-                    S::INPUT.stream(self.partition)
-                )));
+            match output.stored.pop_front() {
+                None => {
+                    bytes += payload.len();
+                    let subject = S::OUTPUTS[index].subject(self.partition);
+                    let expect = Expect::Last(self.done - 1);
+                    appends.push((index, Append { subject, headers: Vec::new(), payload, expect }));
+                }
+                Some(stored) if stored == output.digest => {}
+                Some(_) => {
+                    return Err(Contradiction(format!(
+                        "frame {} of {} is not what computing it again from {} gives: it was changed, or made by other \
+                         rules; restore both streams from a backup and let `jackpot verify` tell which is right",
+                        self.done,
+                        S::OUTPUTS[index].stream(self.partition),
+                        S::INPUT.stream(self.partition)
+                    )));
+                }
             }
         }
         let publications = if appends.is_empty() { Vec::new() } else { outcome.publications().to_vec() };
@@ -253,25 +255,59 @@ impl<S: Stage> Lane<S> {
         Ok(Step { publications, appends })
     }
 
-    /// Compares the last input that was done with what our own output recorded of it.
-    fn compare(&mut self, entry: &Entry, digest: Digest) -> Result<(), Contradiction> {
-        match &self.input {
-            Some(Input::Recorded(recorded)) if *recorded == digest => {
-                self.input = Some(Input::Read(digest));
-                Ok(())
-            }
-            Some(Input::Recorded(_)) => Err(Contradiction(format!(
-                "frame {} of {} is not the one that {} was made from: it was changed, or the log lost its tail and \
-                 grew again; restore it from a backup",
-                entry.sequence,
+    /// That no output is longer than the input, and none further ahead of another than what is in flight.
+    fn check_ends(&self, ends: &[u64], input_last: u64) -> Result<(), Contradiction> {
+        let stream = |index: usize| S::OUTPUTS[index].stream(self.partition);
+        let places = || ends.iter().enumerate().rev();
+        let (Some((least, &behind)), Some((most, &ahead))) =
+            (places().min_by_key(|end| end.1), places().max_by_key(|end| end.1))
+        else {
+            return Ok(());
+        };
+        if input_last < ahead {
+            return Err(Contradiction(format!(
+                "{} ends at frame {input_last}, but {} holds frames made from it up to {ahead}: the input lost \
+                 acknowledged frames; restore it from a backup or a replica, and do not let it grow again first",
                 S::INPUT.stream(self.partition),
+                stream(most)
+            )));
+        }
+        let in_flight = u64::try_from(limits::APPENDS_IN_FLIGHT_MAX).expect("a small number");
+        if ahead - behind > in_flight {
+            return Err(Contradiction(format!(
+                "{} ends at frame {behind}, but {}, which is written with it, at {ahead}: the shorter one lost \
+                 acknowledged frames; restore it from a backup or a replica",
+                stream(least),
+                stream(most)
+            )));
+        }
+        Ok(())
+    }
+
+    /// That this is the next message, and the one that our own output recorded, where it did.
+    fn check_input(&self, entry: &Entry, digest: impl FnOnce() -> Digest) -> Result<(), Contradiction> {
+        let stream = S::INPUT.stream(self.partition);
+        if entry.sequence != self.done + 1 {
+            return Err(Contradiction(format!(
+                "{stream} goes on with frame {} and not with {}, from which {} is to be made: what is between was \
+                 removed; restore it from a backup",
+                entry.sequence,
+                self.done + 1,
+                S::OUTPUTS[0].stream(self.partition)
+            )));
+        }
+        match self.input {
+            Input::Recorded(recorded) if recorded != digest() => Err(Contradiction(format!(
+                "frame {} of {stream} is not the one that {} was made from: it was changed, or the log lost its tail \
+                 and grew again; restore it from a backup",
+                entry.sequence,
                 S::OUTPUTS[0].stream(self.partition)
             ))),
-            _ => unreachable!("a message comes once after each resume"),
+            _ => Ok(()),
         }
     }
 
-    fn check_place(&self, entry: &Entry, header: &Header, previous: Digest) -> Result<(), Contradiction> {
+    fn check_place(&self, entry: &Entry, header: &Header) -> Result<(), Contradiction> {
         let stream = S::INPUT.stream(self.partition);
         if header.sequence != entry.sequence || header.partition != self.partition {
             return Err(Contradiction(format!(
@@ -280,24 +316,36 @@ impl<S: Stage> Lane<S> {
                 entry.sequence, header.sequence, header.partition
             )));
         }
-        if header.previous != previous {
+        let follows = match self.input {
+            Input::Unread => header.previous == Digest::ZERO,
+            Input::Recorded(_) => true,
+            Input::Read(digest) => header.previous == digest,
+        };
+        if !follows {
             return Err(Contradiction(format!(
                 "frame {} of {stream} does not follow the frame {} that was read before it: one of them was \
                  changed; restore the stream from a backup",
-                entry.sequence,
-                entry.sequence - 1
+                entry.sequence, self.done
+            )));
+        }
+        if header.terms < self.revision {
+            return Err(Contradiction(format!(
+                "frame {} of {stream} is under revision {} of the terms, and the one before it was under {}: \
+                 revisions only grow; the log was tampered with, restore it from a backup",
+                entry.sequence, header.terms, self.revision
             )));
         }
         Ok(())
     }
 
-    /// The header of the last message of one of our own outputs.
+    /// The header of a message of one of our own outputs.
     fn own_header(&self, index: usize, entry: &Entry) -> Result<Header, Contradiction> {
         let stream = S::OUTPUTS[index].stream(self.partition);
         let header = Header::peek_any(&entry.payload).map_err(|error| {
             Contradiction(format!(
-                "the last message of {stream} is no frame that this build can read ({error}); \
-                 run a build that knows it, or restore the stream from a backup"
+                "message {} of {stream} is no frame that this build can read ({error}); run a build that knows it, or \
+                 restore the stream from a backup",
+                entry.sequence
             ))
         })?;
         if header.sequence == entry.sequence && header.partition == self.partition {

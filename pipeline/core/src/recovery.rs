@@ -39,7 +39,7 @@ impl Trouble {
 
     /// A stream that stopped delivering although it has more.
     pub fn stalled(stream: &str) -> Self {
-        Self::Transient(format!("{stream} has more, but nothing came").into())
+        Self::Transient(format!("{stream} does not end where it was read to, but nothing came").into())
     }
 }
 

@@ -2,7 +2,8 @@
 //! path. The parts themselves are lanes ([`crate::lane::runner`]), validate's intake, the ledger and its views.
 //! The simulation runs the same code over the memory log.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,9 +11,10 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::health::{Condition, Health};
-use crate::log::Log;
+use crate::log::{Entry, Log};
 use crate::metrics::Metrics;
 use crate::recovery::{Backoff, Trouble};
+use crate::stage::Contradiction;
 use crate::terms::cache::TermsCache;
 
 /// How often a part that hears nothing asks whether the stream has more than it was given.
@@ -21,6 +23,11 @@ pub const WATCHDOG: Duration = Duration::from_secs(2);
 const STAND_BY_POLL: Duration = Duration::from_millis(200);
 /// How long a part waits for its last acknowledgements when it is told to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
+/// How long a part may take to leave in all; then it is left where it is, since starting again is always safe.
+const LEAVE_MAX: Duration = Duration::from_secs(12);
+/// So often in a row a contradiction must be found before it is believed: a leader that was deposed just now answers
+/// from the past, but what is stored does not change.
+const CONTRADICTIONS_BELIEVED: u32 = 3;
 
 /// What every runner of a process shares. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -128,17 +135,51 @@ pub trait Part {
     /// From one resume to the next trouble; `Ok` when the process was told to stop and all is settled.
     fn pass(&mut self) -> impl Future<Output = Result<(), Trouble>>;
 
-    /// How far its output is, whoever writes it, and whether there is input beyond.
-    fn standing(&self) -> impl Future<Output = Result<Standing, Trouble>>;
+    /// How far its output is, whoever writes it, and whether there is input beyond. Asked again and again while the
+    /// part stands by, so that it can keep up.
+    fn standing(&mut self) -> impl Future<Output = Result<Standing, Trouble>>;
 }
 
 /// An output as a process sees it that stands by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// The last sequence of the output.
+    /// The last sequence of the output, or anything else that only the process at work moves.
     pub output: u64,
     /// Whether there is input that is not in the output.
     pub waiting: bool,
+}
+
+/// The first of several futures that is done; of those that are done at once, the first in this order.
+///
+/// All stay where they are until then: one that is dropped after each look would not be woken by its timer.
+pub async fn first<F: Future>(futures: impl Iterator<Item = F>) -> F::Output {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    poll_fn(|context| {
+        let done = futures.iter_mut().find_map(|future| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        });
+        done.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// The last message of a log that only this kind of part writes, asked of its leader.
+///
+/// # Errors
+/// Where the last message was removed: an append behind it could not be told from one behind a lost tail.
+pub async fn tail<L: Log>(log: &L, stream: &str, subject: &str) -> Result<Option<Entry>, Trouble> {
+    let extent = log.extent(stream).await?;
+    let last = log.last(stream, subject).await?;
+    let end = last.as_ref().map_or(0, |entry| entry.sequence);
+    if end < extent.last {
+        return Err(Trouble::Contradiction(Contradiction(format!(
+            "the last message of {stream} was number {}, and it was removed; restore the stream from a backup or a \
+             replica",
+            extent.last
+        ))));
+    }
+    Ok(last)
 }
 
 /// Runs a part until the process is told to stop. A part that stopped on a contradiction waits there for that,
@@ -148,24 +189,49 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
     context.health.set(&name.name, Condition::Starting);
     let spread = name.label.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
     let mut backoff = Backoff::new(context.seed.wrapping_add(spread));
+    let mut contradictions = 0;
     while !context.stopping() {
         let before = part.progress();
-        let Err(trouble) = part.pass().await else { break };
+        let Some(Err(trouble)) = in_time(context, part.pass()).await else { break };
         if part.progress() > before {
             backoff.reset();
+            contradictions = 0;
+        }
+        if let Trouble::Contradiction(found) = &trouble {
+            contradictions += 1;
+            if contradictions < CONTRADICTIONS_BELIEVED {
+                context.metrics.recovering(&trouble);
+                warn!(part = name.name, "looking again before this is believed: {found}");
+                context.health.set(&name.name, Condition::Trying(found.to_string()));
+                context.pause(backoff.next_pause()).await;
+                continue;
+            }
         }
         context.report(&name, &trouble);
         match trouble {
             Trouble::Contradiction(_) => context.stopped().await,
-            Trouble::Fenced(_) => stand_by(context, &part, &mut backoff).await,
+            Trouble::Fenced(_) => stand_by(context, &mut part, &mut backoff).await,
             Trouble::Full(_) | Trouble::Transient(_) => context.pause(backoff.next_pause()).await,
         }
     }
 }
 
+/// A pass to its end; `None` where it has not left in time after the process was told to stop.
+async fn in_time<L: Log, T>(context: &Context<L>, pass: impl Future<Output = T>) -> Option<T> {
+    let overdue = async {
+        context.stopped().await;
+        sleep(LEAVE_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        passed = pass => Some(passed),
+        () = overdue => None,
+    }
+}
+
 /// Watches the output of the process that was faster, and returns when it has been silent for long enough while
 /// input is waiting.
-async fn stand_by<L: Log, P: Part>(context: &Context<L>, part: &P, backoff: &mut Backoff) {
+async fn stand_by<L: Log, P: Part>(context: &Context<L>, part: &mut P, backoff: &mut Backoff) {
     let mut last = None;
     let mut since = Instant::now();
     while !context.stopping() && since.elapsed() < context.stand_by {
@@ -178,7 +244,8 @@ async fn stand_by<L: Log, P: Part>(context: &Context<L>, part: &P, backoff: &mut
                 }
             }
             Err(trouble) => {
-                context.report(part.name(), &trouble);
+                let name = part.name().clone();
+                context.report(&name, &trouble);
                 context.pause(backoff.next_pause()).await;
             }
         }

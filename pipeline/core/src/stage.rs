@@ -16,17 +16,20 @@ pub trait Stage {
     const INPUT: Lane;
     /// The lanes it writes, in the order of the messages that [`Outcome::encode`] gives.
     const OUTPUTS: &'static [Lane];
+    /// Whether [`Stage::restore`] takes its state back from its first output.
+    const RESTORES: bool = false;
     /// What it reads.
     type Input: Body;
     /// What it makes of a frame.
     type Output: Outcome;
 
     /// Terms to compute under from the next frame on. Called before the first frame, and whenever a frame names
-    /// another revision than the one before; revisions only grow.
+    /// another revision than the one before. Revisions only grow, but a lane that starts over goes back to one that
+    /// the stage had left.
     fn learn(&mut self, terms: &Terms);
 
-    /// Takes back the state that the last message of its own output holds; `None` where the output is empty.
-    /// For a stage without state there is nothing to do.
+    /// Takes back the state that a message of its own first output holds, the one before the next frame; `None` where
+    /// there is none. For a stage without state there is nothing to do.
     fn restore(&mut self, _last: Option<&[u8]>) -> Result<(), Contradiction> {
         Ok(())
     }

@@ -308,7 +308,7 @@ impl<L: Log> Part for Committer<L> {
         settle(&mut appender).await
     }
 
-    async fn standing(&self) -> Result<Standing, Trouble> {
+    async fn standing(&mut self) -> Result<Standing, Trouble> {
         let output = self.context.log.extent(topology::COMMITS).await?.last;
         // A ledger at work appends at least a heartbeat each second: silence alone means that it is gone.
         Ok(Standing { output, waiting: true })

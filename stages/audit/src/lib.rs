@@ -47,6 +47,7 @@ impl Stage for Audit {
     const NAME: StageName = StageName::Audit;
     const INPUT: Lane = Lane::Allocations;
     const OUTPUTS: &'static [Lane] = &[Lane::Audit];
+    const RESTORES: bool = true;
     type Input = Allocations;
     type Output = Entry;
 

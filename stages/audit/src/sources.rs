@@ -230,7 +230,7 @@ impl<L: Log> Part for SourcesView<L> {
         Ok(())
     }
 
-    async fn standing(&self) -> Result<Standing, Trouble> {
+    async fn standing(&mut self) -> Result<Standing, Trouble> {
         let log = &self.context.log;
         let newest = log.last(topology::SOURCES, ALL).await?;
         let stored = log.extent(&Lane::Allocations.stream(self.partition)).await?.last;

@@ -363,7 +363,7 @@ impl<L: Log> Part for Intake<L> {
         Ok(())
     }
 
-    async fn standing(&self) -> Result<Standing, Trouble> {
+    async fn standing(&mut self) -> Result<Standing, Trouble> {
         let log = &self.context.log;
         let spine = log
             .last(&Lane::Validated.stream(self.partition), &Lane::Validated.subject(self.partition))

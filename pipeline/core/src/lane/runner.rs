@@ -1,9 +1,6 @@
 //! Carries a [`Lane`]'s decisions to the log, and the log's answers back. One per partition and process.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -11,7 +8,7 @@ use crate::lane::Lane;
 use crate::log::{AppendError, Appender, Entry, Log, Reader};
 use crate::publication::Publisher;
 use crate::recovery::Trouble;
-use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG};
+use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, first, tail};
 use crate::stage::{Contradiction, Stage};
 use crate::topology;
 
@@ -37,18 +34,18 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         let log = &self.context.log;
         let mut tails = Vec::new();
         for lane in S::OUTPUTS {
-            tails.push(log.last(&lane.stream(self.partition), &lane.subject(self.partition)).await?);
+            tails.push(tail(log, &lane.stream(self.partition), &lane.subject(self.partition)).await?);
         }
         let input = log.extent(&S::INPUT.stream(self.partition)).await?;
         let resume = self.lane.resume(&tails, input.last)?;
-        for (output, sequence) in resume.anchors {
+        for (output, sequence) in resume.wanted {
             let stream = S::OUTPUTS[output].stream(self.partition);
             let entry = log.get(&stream, sequence).await?.ok_or_else(|| {
                 Contradiction(format!(
-                    "frame {sequence} of {stream} is not there any more; restore the stream"
+                    "frame {sequence} of {stream} is not there any more; restore the stream from a backup"
                 ))
             })?;
-            self.lane.anchor(output, &entry);
+            self.lane.recorded(output, &entry)?;
         }
         self.context.metrics.at(&self.name.label, self.lane.position());
         Ok(resume.from)
@@ -61,9 +58,7 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         appenders: &mut [L::Appender],
         sent: &mut Sent,
     ) -> Result<(), Trouble> {
-        if entry.sequence > self.lane.position()
-            && let Some(revision) = self.lane.terms_wanted(entry)?
-        {
+        if let Some(revision) = self.lane.terms_wanted(entry)? {
             let terms = self.context.terms.get(revision).await?;
             self.lane.learn(revision, &terms);
         }
@@ -88,10 +83,10 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         }
     }
 
-    /// A reader that says nothing is believed only while its stream has nothing more.
+    /// A reader that says nothing is believed only while its stream ends where it was read to.
     async fn check_stall(&self, input: &str) -> Result<(), Trouble> {
         let extent = self.context.log.extent(input).await?;
-        if extent.last > self.lane.position() { Err(Trouble::stalled(input)) } else { Ok(()) }
+        if extent.last == self.lane.position() { Ok(()) } else { Err(Trouble::stalled(input)) }
     }
 }
 
@@ -138,7 +133,7 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
         timeout(GRACE, settling).await.unwrap_or(Ok(()))
     }
 
-    async fn standing(&self) -> Result<Standing, Trouble> {
+    async fn standing(&mut self) -> Result<Standing, Trouble> {
         let log = &self.context.log;
         let mut output = u64::MAX;
         for lane in S::OUTPUTS {
@@ -160,17 +155,9 @@ impl Sent {
     }
 }
 
-/// The next fate of any appender, with its index.
+/// The next fate of any appender, with its index. Safe to cancel.
 async fn next_fate<A: Appender>(appenders: &mut [A]) -> (usize, Result<u64, AppendError>) {
-    poll_fn(|context| {
-        for (index, appender) in appenders.iter_mut().enumerate() {
-            if appender.in_flight() > 0
-                && let Poll::Ready(fate) = pin!(appender.acknowledged()).poll(context)
-            {
-                return Poll::Ready((index, fate));
-            }
-        }
-        Poll::Pending
-    })
-    .await
+    let in_flight = appenders.iter_mut().enumerate().filter(|(_, appender)| appender.in_flight() > 0);
+    let fates = in_flight.map(|(index, appender)| async move { (index, appender.acknowledged().await) });
+    first(fates).await
 }

@@ -174,7 +174,7 @@ impl<L: Log> Part for ExactView<L> {
         settle(&mut appender).await
     }
 
-    async fn standing(&self) -> Result<Standing, Trouble> {
+    async fn standing(&mut self) -> Result<Standing, Trouble> {
         let output = self.context.log.extent(self.kind.stream()).await?.last;
         let commits = self.context.log.extent(topology::COMMITS).await?.last;
         let shown = if commits == 0 { 0 } else { self.count_at(commits).await? };

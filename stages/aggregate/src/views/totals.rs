@@ -178,7 +178,7 @@ impl<L: Log> Part for TotalsView<L> {
         settle(&mut appender).await
     }
 
-    async fn standing(&self) -> Result<Standing, Trouble> {
+    async fn standing(&mut self) -> Result<Standing, Trouble> {
         let log = &self.context.log;
         let entry = log.last(topology::TOTALS, &format!("{}.>", topology::TOTALS)).await?;
         let commit = log.last(topology::COMMITS, topology::COMMITS).await?;
