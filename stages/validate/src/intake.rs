@@ -8,22 +8,25 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use prometheus::IntGauge;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::error;
+use tracing::{error, warn};
 
 use jackpot_core::digest::Digest;
+use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::validated::Validated;
-use jackpot_core::frame::{Frame, Ingress};
-use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use jackpot_core::frame::{Frame, Header, Ingress};
+use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Notices, Reader};
 use jackpot_core::record::IdleNotice;
 use jackpot_core::recovery::Trouble;
-use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG};
+use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, tail};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 
 use crate::batch::{ParsedMessage, parse};
 use crate::cut::{Cutter, Taken, tally};
+use crate::recut::recut;
 use crate::state::State;
 use crate::terms::CompiledTerms;
 
@@ -67,6 +70,9 @@ pub struct Intake<L> {
     /// Up to where the ingress is known to hold nothing more for this partition.
     looked: u64,
     clock_astray: IntGauge,
+    /// While this process stands by: what the one at work says when the partition is idle, and how often it did.
+    others: Option<Notices>,
+    heard: u64,
 }
 
 /// Ingress messages that no stored frame covers, in order.
@@ -100,6 +106,8 @@ impl<L: Log> Intake<L> {
             queue: Queue::default(),
             looked: 0,
             clock_astray,
+            others: None,
+            heard: 0,
         }
     }
 
@@ -107,42 +115,117 @@ impl<L: Log> Intake<L> {
     async fn resume(&mut self) -> Result<L::Reader, Trouble> {
         self.queue = Queue::default();
         self.looked = 0;
+        self.others = None;
+        // Asked first: while nothing is lost, the spine is at least as long as what is made of it.
+        let made = self.context.log.extent(&Lane::Geofenced.stream(self.partition)).await?.last;
         let stream = Lane::Validated.stream(self.partition);
-        let stored = self.context.log.last(&stream, &Lane::Validated.subject(self.partition)).await?;
+        let stored = tail(&self.context.log, &stream, &Lane::Validated.subject(self.partition)).await?;
         let (last, digest) =
-            stored.map_or((0, Digest::ZERO), |entry| (entry.sequence, Digest::of(&entry.payload)));
-        let tail = *self.state.tail();
-        if last < tail.frame || (last == tail.frame && digest != tail.digest) {
+            stored.as_ref().map_or((0, Digest::ZERO), |entry| (entry.sequence, Digest::of(&entry.payload)));
+        let known = *self.state.tail();
+        if last < known.frame || (last == known.frame && digest != known.digest) {
             return Err(Trouble::Contradiction(Contradiction(format!(
                 "{stream} ends at frame {last}, which is not the frame {} that was acknowledged: it lost acknowledged \
                  frames; restore the stream from a backup or a replica",
-                tail.frame
+                known.frame
             ))));
         }
-        if last > tail.frame {
-            self.catch_up(&stream, last).await?;
+        let mut reader = match stored {
+            Some(entry) if entry.sequence > known.frame => {
+                self.catch_up(&stream, last - 1).await?;
+                self.take_last(&entry).await?
+            }
+            _ => self.read_ingress(self.before, known.frame, known.ingress).await?.0,
+        };
+        while self.state.tail().frame < made {
+            reader = self.rebuild().await?;
         }
         self.turn(self.state.tail().terms).await?;
-        self.context.metrics.at(&self.name.label, last);
-        self.open_ingress().await
+        self.context.metrics.at(&self.name.label, self.state.tail().frame);
+        Ok(reader)
     }
 
-    /// Folds the frames up to `last` that this process has not made.
-    async fn catch_up(&mut self, stream: &str, last: u64) -> Result<(), Trouble> {
+    /// Folds the frames up to `until` that this process has not made.
+    async fn catch_up(&mut self, stream: &str, until: u64) -> Result<(), Trouble> {
+        if self.state.tail().frame >= until {
+            return Ok(());
+        }
         let mut reader = self.context.log.read(stream, None, self.state.tail().frame + 1).await?;
-        while self.state.tail().frame < last {
-            let entry = reader.next().await?;
-            let frame = Frame::<Validated>::decode(&entry.payload).map_err(|error| {
-                Contradiction(format!(
-                    "frame {} of {stream} cannot be read ({error}); run a build that knows its format, or restore the \
-                     stream from a backup if it was changed",
-                    entry.sequence
-                ))
-            })?;
+        while self.state.tail().frame < until {
+            let entry = timeout(WATCHDOG, reader.next()).await.map_err(|_| Trouble::stalled(stream))??;
+            let frame = self.decode(&entry)?;
             self.turn(frame.header.terms).await?;
             self.fold(&frame, Digest::of(&entry.payload))?;
         }
         Ok(())
+    }
+
+    fn decode(&self, entry: &Entry) -> Result<Frame<Validated>, Contradiction> {
+        Frame::<Validated>::decode(&entry.payload).map_err(|error| {
+            Contradiction(format!(
+                "frame {} of {} cannot be read ({error}); run a build that knows its format, or restore the stream \
+                 from a backup if it was changed",
+                entry.sequence,
+                Lane::Validated.stream(self.partition)
+            ))
+        })
+    }
+
+    /// Cuts the last frame of the spine again, and folds it: the next frame would vouch for it.
+    async fn take_last(&mut self, entry: &Entry) -> Result<L::Reader, Trouble> {
+        let recorded = self.decode(entry)?;
+        let digest = Digest::of(&entry.payload);
+        let (reader, frame) = self.recut(&recorded.header).await?;
+        if frame.is_none_or(|frame| Digest::of(&frame.encode()) != digest) {
+            return Err(Trouble::Contradiction(Contradiction(format!(
+                "frame {} of {} is not what cutting it again from wagers gives: it was changed, or made by other rules; \
+                 restore both streams from a backup",
+                entry.sequence,
+                Lane::Validated.stream(self.partition)
+            ))));
+        }
+        self.fold(&recorded, digest)?;
+        Ok(reader)
+    }
+
+    /// Appends again a frame that the spine lost, and of which geofence has made one: the same, or none.
+    async fn rebuild(&mut self) -> Result<L::Reader, Trouble> {
+        let sequence = self.state.tail().frame + 1;
+        let (spine, stream) =
+            (Lane::Validated.stream(self.partition), Lane::Geofenced.stream(self.partition));
+        let lost = |why: &str| {
+            Contradiction(format!(
+                "{spine} ends at frame {}, but {stream} holds frames made from it, and frame {sequence} cannot be made \
+                 again: {why}; restore {spine} from a backup or a replica",
+                sequence - 1
+            ))
+        };
+        let made = self.context.log.get(&stream, sequence).await?;
+        let made = made.ok_or_else(|| lost("what geofence made of it is not there"))?;
+        let header = Header::peek::<Geofenced>(&made.payload).map_err(|error| lost(&error.to_string()))?;
+        let (reader, frame) = self.recut(&header).await?;
+        let frame = frame.ok_or_else(|| lost("no frame can be cut there"))?;
+        let payload = frame.encode();
+        let digest = Digest::of(&payload);
+        if digest != header.input {
+            return Err(lost("wagers give another one").into());
+        }
+        let subject = Lane::Validated.subject(self.partition);
+        let mut appender = self.context.log.appender().await?;
+        let expect = Expect::Last(sequence - 1);
+        appender.send(Append { subject, headers: Vec::new(), payload, expect }).await?;
+        appender.acknowledged().await?;
+        warn!(frame = sequence, "{spine} had lost a frame; it was made again from wagers");
+        self.fold(&frame, digest)?;
+        Ok(reader)
+    }
+
+    /// Reads what the frame after the last one was cut from, and cuts it again.
+    async fn recut(&mut self, recorded: &Header) -> Result<(L::Reader, Option<Frame<Validated>>), Trouble> {
+        self.turn(recorded.terms).await?;
+        let from = self.state.tail().ingress;
+        let (reader, messages) = self.read_ingress(from, recorded.sequence, recorded.ingress).await?;
+        Ok((reader, recut(&self.state, &self.terms, recorded, &messages)))
     }
 
     fn fold(&mut self, frame: &Frame<Validated>, digest: Digest) -> Result<(), Contradiction> {
@@ -160,32 +243,34 @@ impl<L: Log> Intake<L> {
         Ok(())
     }
 
-    /// Reads again what the last frame was made of, so that an ingress that is not the one we know is noticed.
-    async fn open_ingress(&self) -> Result<L::Reader, Trouble> {
-        let tail = self.state.tail();
+    /// Reads again what a frame was made of, so that an ingress that is not the one we know is noticed.
+    async fn read_ingress(
+        &self,
+        from: Ingress,
+        frame: u64,
+        until: Ingress,
+    ) -> Result<(L::Reader, Vec<ParsedMessage>), Trouble> {
+        let foreign = || {
+            Contradiction(format!(
+                "the stream wagers does not hold what frame {frame} of {} was made of: it lost acknowledged wagers, or \
+                 is another one; restore it from a backup or a replica, and do not let it grow first",
+                Lane::Validated.stream(self.partition)
+            ))
+        };
         let filter = topology::ingress_filter(self.partition);
-        let stored = self.context.log.extent(topology::WAGERS).await?.last;
-        if stored < tail.ingress.position {
-            return Err(self.foreign_ingress().into());
+        let stored = self.context.log.last(topology::WAGERS, &filter).await?;
+        if stored.map_or(0, |entry| entry.sequence) < until.position {
+            return Err(foreign().into());
         }
-        let from = self.before.position + 1;
-        let mut reader = self.context.log.read(topology::WAGERS, Some(&filter), from).await?;
-        let mut read = self.before;
-        while read.position < tail.ingress.position {
+        let mut reader = self.context.log.read(topology::WAGERS, Some(&filter), from.position + 1).await?;
+        let (mut read, mut messages) = (from, Vec::new());
+        while read.position < until.position {
             let entry =
                 timeout(WATCHDOG, reader.next()).await.map_err(|_| Trouble::stalled(topology::WAGERS))??;
             read = read.after(entry.sequence, &entry.subject, &Digest::of(&entry.payload));
+            messages.push(parse(&entry));
         }
-        if read == tail.ingress { Ok(reader) } else { Err(self.foreign_ingress().into()) }
-    }
-
-    fn foreign_ingress(&self) -> Contradiction {
-        Contradiction(format!(
-            "the stream wagers does not hold what frame {} of {} was made of: it lost acknowledged wagers, or is \
-             another one; restore it from a backup or a replica, and do not let it grow first",
-            self.state.tail().frame,
-            Lane::Validated.stream(self.partition)
-        ))
+        if read == until { Ok((reader, messages)) } else { Err(foreign().into()) }
     }
 
     /// Cuts the next frame out of the queue; `None` when it holds no batch.
@@ -363,19 +448,25 @@ impl<L: Log> Part for Intake<L> {
         Ok(())
     }
 
+    /// The process at work appends, or says that the partition is idle: silence means that it is gone, and then
+    /// somebody must say so even where no wager waits.
     async fn standing(&mut self) -> Result<Standing, Trouble> {
-        let log = &self.context.log;
-        let spine = log
-            .last(&Lane::Validated.stream(self.partition), &Lane::Validated.subject(self.partition))
-            .await?;
-        let read = match &spine {
-            None => 0,
-            Some(entry) => jackpot_core::frame::Header::peek::<Validated>(&entry.payload)
-                .map_or(0, |header| header.ingress.position),
+        let spine = self.context.log.extent(&Lane::Validated.stream(self.partition)).await?.last;
+        let others = match &mut self.others {
+            Some(others) => others,
+            None => self.others.insert(self.context.log.listen(&topology::idle(self.partition)).await?),
         };
-        let last = log.last(topology::WAGERS, &topology::batches_filter(self.partition)).await?;
-        let waiting = last.is_some_and(|entry| entry.sequence > read);
-        Ok(Standing { output: spine.map_or(0, |entry| entry.sequence), waiting })
+        loop {
+            match others.try_recv() {
+                Ok(_) => self.heard += 1,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.others = None;
+                    break;
+                }
+            }
+        }
+        Ok(Standing { output: spine + self.heard, waiting: true })
     }
 }
 

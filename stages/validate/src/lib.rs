@@ -13,6 +13,7 @@
 //! | `window`, `sessions`, `state` | what is remembered |
 //! | `terms` | what is in force |
 //! | `draft`, `cut` | the frame being cut |
+//! | `recut` | a recorded frame, made again |
 //! | [`intake`] | reads the ingress and appends the frames |
 
 mod batch;
@@ -21,6 +22,7 @@ mod detail;
 mod draft;
 pub mod intake;
 mod json;
+mod recut;
 mod sessions;
 mod state;
 mod terms;
@@ -29,6 +31,7 @@ mod window;
 
 pub use batch::{ParsedMessage, parse};
 pub use cut::{Cutter, Taken, tally};
+pub use recut::recut;
 pub use state::{State, Tail};
 pub use terms::CompiledTerms;
 

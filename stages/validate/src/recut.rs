@@ -1,0 +1,37 @@
+//! Makes a recorded frame again: from the ingress that it was cut from, with its cut, its revision of the terms and
+//! its watermark, which hangs on a setting. The intake does so with the last frame of the spine at a start, and with
+//! frames that the spine lost; whoever proves a log does it with all. Nothing here reads or writes a log.
+
+use jackpot_core::frame::validated::Validated;
+use jackpot_core::frame::{Frame, Header};
+
+use crate::batch::ParsedMessage;
+use crate::cut::{Cutter, Taken};
+use crate::state::State;
+use crate::terms::CompiledTerms;
+
+/// The frame that the ingress gives after the last one that `state` has folded, where `recorded` says that it was cut;
+/// `None` where no frame can be cut there. `messages` are all of the ingress from the end of the frame before to the
+/// position that `recorded` names, `terms` those of its revision.
+///
+/// The frame is the recorded one when its message has the recorded digest.
+pub fn recut(
+    state: &State,
+    terms: &CompiledTerms,
+    recorded: &Header,
+    messages: &[ParsedMessage],
+) -> Option<Frame<Validated>> {
+    if terms.revision() < state.tail().terms {
+        return None;
+    }
+    let mut cutter = Cutter::new(state, terms, 0);
+    for message in messages {
+        match cutter.take(message) {
+            Taken::In => {}
+            Taken::Full | Taken::Turn(_) => return None,
+        }
+    }
+    let mut frame = cutter.finish()?;
+    frame.header.watermark = recorded.watermark;
+    Some(frame)
+}
