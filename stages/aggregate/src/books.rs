@@ -15,7 +15,7 @@ use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 
 use crate::commit::{self, Committed, Cut, Queued, Stamp};
-use crate::dataflow::{Dataflow, StartError};
+use crate::dataflow::{Dataflow, Pools, StartError};
 use crate::ledger::{Outcome, PaidHit};
 use crate::postings::{Entry, Register, Taken, Turn};
 use crate::windows::{self, SettingsError};
@@ -49,10 +49,29 @@ pub enum BooksError {
     Start(#[from] StartError),
 }
 
+/// A copy is kept of what the books were before every so manieth commit: more rarely, and a commit that was made in
+/// vain costs more to compute again; more often, and copying would be felt.
+const KEEP_EVERY: u64 = 256;
+
 /// The books.
 pub struct Books {
+    workers: usize,
     settings: WindowSettings,
     dataflow: Dataflow,
+    state: State,
+    /// What the books were some commits ago; `None` at first.
+    kept: Option<Kept>,
+}
+
+/// What the books were at the end of a commit.
+struct Kept {
+    state: State,
+    pools: Pools,
+}
+
+/// All of the books but the pools, which are in the dataflow.
+#[derive(Clone, Default)]
+struct State {
     register: Register,
     number: u64,
     digest: Digest,
@@ -70,49 +89,50 @@ impl Books {
     /// Opens empty books, before commit 1, over `workers` threads.
     pub fn start(workers: usize, partitions: u16, settings: WindowSettings) -> Result<Self, BooksError> {
         windows::check(&settings)?;
-        Ok(Self {
-            dataflow: Dataflow::start(workers, &settings.seconds)?,
-            settings,
-            register: Register::default(),
-            number: 0,
-            digest: Digest::ZERO,
-            terms: 0,
-            as_of: None,
-            partitions: vec![Consumed::default(); usize::from(partitions)],
-            watermark: None,
-            counts: Counts::default(),
-            queue: VecDeque::new(),
-        })
+        let dataflow = Dataflow::start(workers, &settings.seconds, Vec::new())?;
+        let partitions = vec![Consumed::default(); usize::from(partitions)];
+        let state = State { partitions, ..State::default() };
+        Ok(Self { workers, settings, dataflow, state, kept: None })
+    }
+
+    /// The books as they were before one of the last [`KEEP_EVERY`] commits, to go on from there by replay when what
+    /// was made of them since was not stored; `None` where nothing was kept yet.
+    pub fn rewind(self) -> Result<Option<Self>, BooksError> {
+        let Self { workers, settings, kept, .. } = self;
+        let Some(kept) = kept else { return Ok(None) };
+        let dataflow = Dataflow::start(workers, &settings.seconds, kept.state.register.routed(&kept.pools))?;
+        let state = kept.state.clone();
+        Ok(Some(Self { workers, settings, dataflow, state, kept: Some(kept) }))
     }
 
     /// The number of the last commit; 0 before the first.
     pub fn number(&self) -> u64 {
-        self.number
+        self.state.number
     }
 
     /// The digest of its message; zeros before the first.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.state.digest
     }
 
     /// The highest revision of the terms that has run; 0 before the first.
     pub fn terms(&self) -> u64 {
-        self.terms
+        self.state.terms
     }
 
     /// What of each partition has been consumed.
     pub fn partitions(&self) -> &[Consumed] {
-        &self.partitions
+        &self.state.partitions
     }
 
     /// How many closed windows wait to be published by the next commits.
     pub fn backlog(&self) -> usize {
-        self.queue.len()
+        self.state.queue.len()
     }
 
     /// How the next commit decides which frames it takes.
     pub fn cut(&self) -> Cut {
-        Cut::new(self.queue.front().map_or(0, |first| first.bytes))
+        Cut::new(self.state.queue.front().map_or(0, |first| first.bytes))
     }
 
     /// Makes the next commit.
@@ -123,14 +143,35 @@ impl Books {
     ///
     /// # Panics
     /// When an invariant of the ledger is broken.
-    pub fn commit(&mut self, input: CommitInput) -> Result<Committed, Contradiction> {
-        self.check(&input)?;
-        let entries = self.entries(&input)?;
-        let turn = self.take(&input);
-        let outcomes = self.dataflow.run(self.number, turn, entries);
-        let committed = self.write(&input, outcomes)?;
-        self.digest = committed.digest;
+    pub fn commit(&mut self, input: &CommitInput) -> Result<Committed, Contradiction> {
+        self.check(input)?;
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.state.number);
+        let before = (self.state.number >= kept + KEEP_EVERY).then(|| self.state.clone());
+        let entries = self.entries(input)?;
+        let turn = self.take(input);
+        let (outcomes, pools) = self.dataflow.run(self.state.number, turn, entries, before.is_some());
+        if let Some((state, pools)) = before.zip(pools) {
+            self.kept = Some(Kept { state, pools });
+        }
+        let committed = self.write(input, outcomes)?;
+        self.state.digest = committed.digest;
         Ok(committed)
+    }
+
+    /// Why these frames, which continue what was consumed, could be in no commit; changes nothing.
+    ///
+    /// # Errors
+    /// When they contradict the terms, of which `terms` would be taken up with them.
+    pub fn examine<'a>(
+        &self,
+        mut frames: impl Iterator<Item = &'a Taken>,
+        terms: Option<&Terms>,
+    ) -> Result<(), Contradiction> {
+        let mut register = self.state.register.clone();
+        if let Some(terms) = terms {
+            register.learn(terms)?;
+        }
+        frames.try_for_each(|taken| register.postings(&taken.frame).map(|_| ()))
     }
 
     /// Makes a recorded commit again, from its message, its frames and, where it is the first to run a
@@ -149,7 +190,7 @@ impl Books {
             Contradiction(format!(
                 "the message after commit {} of the record cannot be read ({error}); run the build that wrote \
                  it, or restore the stream `commits`",
-                self.number
+                self.state.number
             ))
         })?;
         self.check_record(&recorded, &frames)?;
@@ -157,7 +198,7 @@ impl Books {
         let watermarks = recorded.partitions.iter().map(|consumed| consumed.watermark).collect();
         let number = recorded.commit;
         let previous = recorded.previous;
-        let made = self.commit(CommitInput { number, previous, frames, watermarks, terms });
+        let made = self.commit(&CommitInput { number, previous, frames, watermarks, terms });
         self.settings = ours;
         let made = made?;
         if *made.message == *message {
@@ -173,30 +214,30 @@ impl Books {
 
     /// Whether the input continues what these books have consumed.
     fn check(&self, input: &CommitInput) -> Result<(), Contradiction> {
-        if input.number != self.number + 1 || input.previous != self.digest {
+        if input.number != self.state.number + 1 || input.previous != self.state.digest {
             return Err(Contradiction(format!(
                 "commit {} after {} does not continue the books, which end with commit {} ({}); read the last \
                  commit again and replay",
-                input.number, input.previous, self.number, self.digest
+                input.number, input.previous, self.state.number, self.state.digest
             )));
         }
-        if input.watermarks.len() != self.partitions.len() {
+        if input.watermarks.len() != self.state.partitions.len() {
             return Err(Contradiction(format!(
                 "commit {} has watermarks of {} partitions and the books have {}; run every stage with the \
                  partitions that `init` was given",
                 input.number,
                 input.watermarks.len(),
-                self.partitions.len()
+                self.state.partitions.len()
             )));
         }
-        let terms = input.terms.as_ref().map_or(self.terms, |terms| terms.revision);
-        if input.terms.is_some() && terms <= self.terms {
+        let terms = input.terms.as_ref().map_or(self.state.terms, |terms| terms.revision);
+        if input.terms.is_some() && terms <= self.state.terms {
             return Err(Contradiction(format!(
                 "revision {terms} of the terms cannot be taken up after revision {}, which has run",
-                self.terms
+                self.state.terms
             )));
         }
-        let mut partitions = self.partitions.clone();
+        let mut partitions = self.state.partitions.clone();
         input.frames.iter().try_for_each(|taken| follow(&mut partitions, taken, terms))
     }
 
@@ -210,7 +251,7 @@ impl Books {
                 recorded.settings.seconds, self.settings.seconds
             )));
         }
-        let mut partitions = self.partitions.clone();
+        let mut partitions = self.state.partitions.clone();
         for Taken { digest, frame } in frames {
             if let Some(consumed) = partitions.get_mut(usize::from(frame.header.partition)) {
                 *consumed = Consumed { frame: frame.header.sequence, digest: *digest, ..*consumed };
@@ -243,39 +284,43 @@ impl Books {
         let mut entries = Vec::new();
         let mut learned = None;
         if let Some(terms) = &input.terms {
-            let mut register = self.register.clone();
+            let mut register = self.state.register.clone();
             entries = register.learn(terms)?;
             learned = Some(register);
         }
-        let register = learned.as_mut().unwrap_or(&mut self.register);
+        let register = learned.as_mut().unwrap_or(&mut self.state.register);
         for taken in &input.frames {
             entries.extend(register.postings(&taken.frame)?);
         }
         if let Some(register) = learned {
-            self.register = register;
+            self.state.register = register;
         }
         Ok(entries)
     }
 
     /// Moves the books' position over the input, and says how event time stands.
     fn take(&mut self, input: &CommitInput) -> Turn {
-        self.number = input.number;
-        self.terms = input.terms.as_ref().map_or(self.terms, |terms| terms.revision);
-        for (consumed, watermark) in self.partitions.iter_mut().zip(&input.watermarks) {
+        self.state.number = input.number;
+        self.state.terms = input.terms.as_ref().map_or(self.state.terms, |terms| terms.revision);
+        for (consumed, watermark) in self.state.partitions.iter_mut().zip(&input.watermarks) {
             consumed.watermark = consumed.watermark.max(*watermark);
         }
         for Taken { digest, frame } in &input.frames {
             let header = &frame.header;
-            let consumed = &mut self.partitions[usize::from(header.partition)];
+            let consumed = &mut self.state.partitions[usize::from(header.partition)];
             consumed.frame = header.sequence;
             consumed.digest = *digest;
             consumed.watermark = consumed.watermark.max(header.watermark);
-            self.as_of = self.as_of.max(Some(header.recorded_at));
+            self.state.as_of = self.state.as_of.max(Some(header.recorded_at));
         }
-        let watermarks: Vec<_> = self.partitions.iter().map(|consumed| consumed.watermark).collect();
-        let before = self.watermark;
-        self.watermark = before.max(windows::effective(&watermarks, self.settings.max_skew_s));
-        Turn { before: before.map(Millis::second), after: self.watermark.map(Millis::second) }
+        let watermarks: Vec<_> = self.state.partitions.iter().map(|consumed| consumed.watermark).collect();
+        let before = self.state.watermark;
+        self.state.watermark = before.max(windows::effective(&watermarks, self.settings.max_skew_s));
+        Turn {
+            before: before.map(Millis::second),
+            after: self.state.watermark.map(Millis::second),
+            keep: false,
+        }
     }
 
     /// Writes what the commit did.
@@ -286,37 +331,38 @@ impl Books {
             closed.extend(outcome.windows);
             paid.extend(outcome.hits);
         }
-        let stamp = Stamp { commit: self.number, terms: self.terms, as_of: self.as_of };
+        let stamp = Stamp { commit: self.state.number, terms: self.state.terms, as_of: self.state.as_of };
         let mut levels: Vec<_> = levels
             .iter()
-            .map(|changed| commit::level_totals(stamp, self.register.pool(changed.pool), changed))
+            .map(|changed| commit::level_totals(stamp, self.state.register.pool(changed.pool), changed))
             .collect();
         levels.sort_unstable_by(|a, b| (&a.pool, &a.level).cmp(&(&b.pool, &b.level)));
-        let mut closed: Vec<_> = closed.iter().map(|closed| commit::window(&self.register, closed)).collect();
+        let mut closed: Vec<_> =
+            closed.iter().map(|closed| commit::window(&self.state.register, closed)).collect();
         closed.sort_unstable_by(|a, b| {
             let place = |w: &jackpot_core::record::Window| (w.window_end, w.seconds);
             (place(a).0, &a.pool, &a.level, place(a).1).cmp(&(place(b).0, &b.pool, &b.level, place(b).1))
         });
-        self.queue.extend(closed.into_iter().map(Queued::new));
+        self.state.queue.extend(closed.into_iter().map(Queued::new));
         let hits = self.hits(input, paid);
         if !levels.is_empty() {
-            self.counts.changed = self.number;
+            self.state.counts.changed = self.state.number;
         }
-        self.counts.hits += u64::try_from(hits.len()).expect("a count fits 64 bits");
+        self.state.counts.hits += u64::try_from(hits.len()).expect("a count fits 64 bits");
         let mut made = Commit {
-            commit: self.number,
+            commit: self.state.number,
             previous: input.previous,
-            terms: self.terms,
-            as_of: self.as_of,
-            partitions: self.partitions.clone(),
+            terms: self.state.terms,
+            as_of: self.state.as_of,
+            partitions: self.state.partitions.clone(),
             settings: self.settings.clone(),
-            counts: self.counts,
+            counts: self.state.counts,
             levels,
             windows: Vec::new(),
             hits,
         };
-        commit::publish(&mut made, &mut self.queue);
-        self.counts = made.counts;
+        commit::publish(&mut made, &mut self.state.queue);
+        self.state.counts = made.counts;
         commit::seal(made)
     }
 
@@ -338,7 +384,7 @@ impl Books {
                     unreachable!("a hit was paid for a posting that is one")
                 };
                 let name = frame.body.symbols.name(frame.body.pools[usize::from(of.pool)].pool);
-                commit::hit(self.number, order, self.register.named(name), paid, frame, of)
+                commit::hit(self.state.number, order, self.state.register.named(name), paid, frame, of)
             })
             .collect()
     }

@@ -1,17 +1,15 @@
 //! The committer: gathers frames from all partitions into commits and appends them, one in flight (design,
-//! section 5). A start, and a lost race, rebuild the books from `contributions-p` and the vectors in `commits`,
-//! each digest compared. One per process; others stand by.
+//! section 5). A start rebuilds the books from `contributions-p` and the vectors in `commits`, each digest compared;
+//! a lost race goes back to what the books were some commits ago, and on from there in the same way. One process
+//! appends; others stand by, and keep up.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, error, warn};
 
 use jackpot_core::digest::Digest;
 use jackpot_core::frame::Frame;
@@ -20,7 +18,7 @@ use jackpot_core::health::Condition;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Notices, ReadError, Reader};
 use jackpot_core::record::{Commit, Consumed, IdleNotice, WindowSettings};
 use jackpot_core::recovery::Trouble;
-use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG};
+use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, first, tail};
 use jackpot_core::stage::{Contradiction, Tally};
 use jackpot_core::terms::Terms;
 use jackpot_core::topology::{self, Lane};
@@ -34,6 +32,12 @@ use crate::views::exact::settle;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Frames of one partition that wait for a commit at most.
 const QUEUE_FRAMES_MAX: usize = 64;
+/// Who stands by computes the others' commits when so many have come: a takeover is then near, and readers are not
+/// opened for every commit.
+const FOLLOW_COMMITS: u64 = 64;
+/// So often in a row a partition's log must be found shorter than what was committed of it before that is believed; see
+/// `jackpot_core::runner`.
+const SHORT_BELIEVED: u32 = 3;
 
 /// How the ledger runs.
 #[derive(Debug, Clone)]
@@ -55,6 +59,8 @@ pub struct Committer<L: Log> {
     notices: Vec<Option<IdleNotice>>,
     /// The last commit that is known to be stored.
     stored: u64,
+    /// How often in a row some partition's log was found shorter than what was committed of it.
+    shorts: u32,
 }
 
 /// What of a partition is read and waits.
@@ -88,34 +94,99 @@ impl<L: Log> Committer<L> {
             books: None,
             notices: vec![None; usize::from(partitions)],
             stored: 0,
+            shorts: 0,
         }
     }
 
-    /// Brings the books to the last stored commit: forward by replay, or from the beginning where they hold a
-    /// commit that was not stored.
+    /// Brings the books to the last stored commit: forward by replay, from where they stand or stood, or from the
+    /// beginning.
     async fn resume(&mut self) -> Result<Vec<Feed<L::Reader>>, Trouble> {
-        let tail = self.context.log.extent(topology::COMMITS).await?.last;
-        if tail < self.stored {
+        let last = tail(&self.context.log, topology::COMMITS, topology::COMMITS).await?;
+        let end = last.as_ref().map_or(0, |entry| entry.sequence);
+        if end < self.stored {
             return Err(Trouble::Contradiction(Contradiction(format!(
-                "commits end at {tail}, but commit {} was acknowledged: they lost acknowledged messages; restore the \
+                "commits end at {end}, but commit {} was acknowledged: they lost acknowledged messages; restore the \
                  stream from a backup or a replica",
                 self.stored
             ))));
         }
-        self.stored = tail;
-        let mut books = match self.books.take() {
-            Some(books) if self.holds(&books, tail).await? => books,
-            _ => self.open_books()?,
-        };
+        let mut books = self.books_at(end).await?;
+        let caught_up = self.catch_up(&mut books, last).await;
+        // Books that contradict the record are of no further use. All others are: it takes long to make them.
+        if !matches!(caught_up, Err(Trouble::Contradiction(_))) {
+            self.stored = self.stored.max(books.number());
+            self.books = Some(books);
+        }
+        caught_up
+    }
+
+    /// Books at a stored commit: as they are, as they were some commits ago, or new ones.
+    async fn books_at(&mut self, tail: u64) -> Result<Books, Trouble> {
+        if !self.hold(tail).await?
+            && let Some(books) = self.books.take()
+        {
+            self.books = books.rewind().map_err(|error| Contradiction(error.to_string()))?;
+        }
+        match self.hold(tail).await? {
+            true => Ok(self.books.take().expect("they hold a commit")),
+            false => self.open_books(),
+        }
+    }
+
+    /// Opens all partitions behind what the books have consumed, and computes the commits up to the last one.
+    async fn catch_up(
+        &mut self,
+        books: &mut Books,
+        mut last: Option<Entry>,
+    ) -> Result<Vec<Feed<L::Reader>>, Trouble> {
         let mut feeds = Vec::new();
         for (partition, consumed) in (0..).zip(books.partitions()) {
             feeds.push(Feed::open(&self.context.log, partition, *consumed).await?);
         }
-        if books.number() < tail {
-            self.replay(&mut books, &mut feeds, tail).await?;
+        self.check_lengths(&mut feeds, last.as_ref(), books.number()).await?;
+        while let Some(entry) = &last
+            && books.number() < entry.sequence
+        {
+            self.replay(books, &mut feeds, entry.sequence).await?;
+            // Others may have gone on meanwhile: only who has caught up can be the next.
+            last = tail(&self.context.log, topology::COMMITS, topology::COMMITS).await?;
         }
-        self.books = Some(books);
         Ok(feeds)
+    }
+
+    /// A partition whose log is shorter than what was committed of it lost acknowledged frames: it stops, and where its
+    /// frames are needed to rebuild the books, the ledger does.
+    async fn check_lengths(
+        &mut self,
+        feeds: &mut [Feed<L::Reader>],
+        last: Option<&Entry>,
+        computed: u64,
+    ) -> Result<(), Trouble> {
+        let Some(last) = last else { return Ok(()) };
+        let mut short = Vec::new();
+        for (feed, consumed) in feeds.iter_mut().zip(read_commit(last)?.partitions) {
+            let stream = Lane::Contributions.stream(feed.partition);
+            let end = self.context.log.extent(&stream).await?.last;
+            if end < consumed.frame {
+                let contradiction = Contradiction(format!(
+                    "{stream} ends at frame {end}, but commit {} consumed frame {}: it lost acknowledged frames; restore \
+                     the stream from a backup or a replica",
+                    last.sequence, consumed.frame
+                ));
+                short.push((feed, contradiction));
+            }
+        }
+        self.shorts = if short.is_empty() { 0 } else { self.shorts + 1 };
+        for (feed, contradiction) in short {
+            if computed < last.sequence {
+                return Err(contradiction.into());
+            }
+            if self.shorts < SHORT_BELIEVED {
+                return Err(Trouble::Transient(contradiction.to_string().into()));
+            }
+            self.stop(feed, &contradiction);
+        }
+        Ok(())
     }
 
     fn open_books(&self) -> Result<Books, Trouble> {
@@ -124,11 +195,11 @@ impl<L: Log> Committer<L> {
             .map_err(|error| Contradiction(error.to_string()).into())
     }
 
-    /// Whether the books stand at a stored commit.
-    async fn holds(&self, books: &Books, tail: u64) -> Result<bool, Trouble> {
-        if books.number() == 0 || books.number() > tail {
+    /// Whether there are books that stand at a stored commit.
+    async fn hold(&self, tail: u64) -> Result<bool, Trouble> {
+        let Some(books) = self.books.as_ref().filter(|books| (1..=tail).contains(&books.number())) else {
             return Ok(false);
-        }
+        };
         let entry = self.context.log.get(topology::COMMITS, books.number()).await?;
         Ok(entry.is_some_and(|entry| Digest::of(&entry.payload) == books.digest()))
     }
@@ -143,7 +214,7 @@ impl<L: Log> Committer<L> {
         debug!(from = books.number() + 1, until, "computing commits again");
         let mut reader = self.context.log.read(topology::COMMITS, None, books.number() + 1).await?;
         while books.number() < until {
-            let entry = reader.next().await?;
+            let entry = in_time(topology::COMMITS, &mut reader).await?;
             let recorded = read_commit(&entry)?;
             let mut frames = Vec::new();
             for (feed, consumed) in feeds.iter_mut().zip(&recorded.partitions) {
@@ -163,8 +234,9 @@ impl<L: Log> Committer<L> {
         if revision > known { Ok(Some(self.context.terms.get(revision).await?)) } else { Ok(None) }
     }
 
-    /// Takes what waits into a commit and computes it; gives it with the number of its wagers.
-    async fn cut(&mut self, feeds: &mut [Feed<L::Reader>]) -> Result<(Committed, u64), Trouble> {
+    /// Takes what waits into a commit and computes it; gives it with the number of its wagers, or nothing where a
+    /// partition had to be stopped.
+    async fn cut(&mut self, feeds: &mut [Feed<L::Reader>]) -> Result<Option<(Committed, u64)>, Trouble> {
         let books = self.books.as_ref().expect("resume has made them");
         let (number, previous) = (books.number() + 1, books.digest());
         let (frames, mut terms) = self.take(books, feeds).await?;
@@ -176,15 +248,50 @@ impl<L: Log> Committer<L> {
         for notice in self.notices.iter().flatten() {
             let partition = usize::from(notice.partition);
             if notice.frame == positions[partition] {
-                watermarks[partition] = notice.watermark;
                 let known = terms.as_ref().map_or(books.terms(), |terms| terms.revision);
-                terms = self.terms_for(known, notice.terms).await?.or(terms);
+                match self.terms_for(known, notice.terms).await {
+                    Ok(newer) => terms = newer.or(terms),
+                    // Anybody can send a plain message: it is no log, and contradicts nothing.
+                    Err(Trouble::Contradiction(what)) => {
+                        warn!(partition, "an idle notice is ignored: {what}");
+                        continue;
+                    }
+                    Err(trouble) => return Err(trouble),
+                }
+                watermarks[partition] = notice.watermark;
             }
         }
         let wagers = frames.iter().map(|taken| u64::from(taken.frame.body.wagers)).sum();
+        let input = CommitInput { number, previous, frames, watermarks, terms };
         let books = self.books.as_mut().expect("resume has made them");
-        let made = books.commit(CommitInput { number, previous, frames, watermarks, terms })?;
-        Ok((made, wagers))
+        match books.commit(&input) {
+            Ok(made) => Ok(Some((made, wagers))),
+            Err(contradiction) if self.stop_the_wrong(&input, feeds) => {
+                debug!("without the partition that stopped, once more: {contradiction}");
+                Ok(None)
+            }
+            Err(contradiction) => Err(contradiction.into()),
+        }
+    }
+
+    /// Stops the partitions whose frames can be in no commit, and gives the others theirs back. Whether there was one.
+    fn stop_the_wrong(&self, input: &CommitInput, feeds: &mut [Feed<L::Reader>]) -> bool {
+        let books = self.books.as_ref().expect("a commit was tried");
+        let of = |partition| {
+            input.frames.iter().filter(move |taken: &&Taken| taken.frame.header.partition == partition)
+        };
+        let examined = |feed: &Feed<L::Reader>| books.examine(of(feed.partition), input.terms.as_deref());
+        let found: Vec<_> = feeds.iter().map(examined).collect();
+        if found.iter().all(Result::is_ok) {
+            return false;
+        }
+        for (feed, found) in feeds.iter_mut().zip(found) {
+            match found {
+                Ok(()) => of(feed.partition).rev().for_each(|taken| feed.queue.push_front(taken.clone())),
+                Err(contradiction) => self.stop(feed, &contradiction),
+            }
+        }
+        true
     }
 
     /// Frames for one commit, in turn from each partition until it is full, and the revision that they take up.
@@ -198,10 +305,18 @@ impl<L: Log> Committer<L> {
         while feeds.iter().any(|feed| !feed.queue.is_empty()) {
             for feed in feeds.iter_mut() {
                 let Some(next) = feed.queue.front() else { continue };
-                if let Some(newer) = self.terms_for(revision, next.frame.header.terms).await? {
-                    cut.learn(&newer);
-                    revision = newer.revision;
-                    terms = Some(newer);
+                match self.terms_for(revision, next.frame.header.terms).await {
+                    Ok(None) => {}
+                    Ok(Some(newer)) => {
+                        cut.learn(&newer);
+                        revision = newer.revision;
+                        terms = Some(newer);
+                    }
+                    Err(Trouble::Contradiction(contradiction)) => {
+                        self.stop(feed, &contradiction);
+                        continue;
+                    }
+                    Err(trouble) => return Err(trouble),
                 }
                 if !cut.takes(&next.frame) {
                     return Ok((frames, terms));
@@ -232,9 +347,11 @@ impl<L: Log> Committer<L> {
         Ok(())
     }
 
-    /// A partition whose log contradicts the books stops; the others go on.
+    /// A partition whose log contradicts the books stops; the others go on. What of it was read and is not committed
+    /// may be what is wrong.
     fn stop(&self, feed: &mut Feed<L::Reader>, contradiction: &Contradiction) {
         feed.stopped = true;
+        feed.queue.clear();
         let name = Name::partition(feed.partition);
         error!(part = name.name, "stopped: {contradiction}");
         self.context.metrics.stopped(&name.label, true);
@@ -270,10 +387,11 @@ impl<L: Log> Part for Committer<L> {
         self.context.working(&self.name);
         let mut flight: Option<Flight> = None;
         let mut beat = Instant::now() + HEARTBEAT;
+        let mut look = Instant::now() + WATCHDOG;
         loop {
             let idle = flight.is_none();
             if idle && (Instant::now() >= beat || self.is_due(&feeds)) {
-                let (made, wagers) = self.cut(&mut feeds).await?;
+                let Some((made, wagers)) = self.cut(&mut feeds).await? else { continue };
                 let (commit, payload) = (made.commit.commit, made.message);
                 let subject = topology::COMMITS.to_owned();
                 let expect = Expect::Last(commit - 1);
@@ -282,7 +400,6 @@ impl<L: Log> Part for Committer<L> {
                 beat = Instant::now() + HEARTBEAT;
                 continue;
             }
-            let watchdog = sleep_until(Instant::now() + WATCHDOG);
             tokio::select! {
                 biased;
                 () = self.context.stopped() => break,
@@ -296,13 +413,16 @@ impl<L: Log> Part for Committer<L> {
                 }
                 (index, entry) = next_entry(&mut feeds) => {
                     self.context.touch();
-                    if let Err(contradiction) = feeds[index].take(&entry?) {
+                    if let Err(contradiction) = feeds[index].fill(entry?)? {
                         self.stop(&mut feeds[index], &contradiction);
                     }
                 }
                 notice = notices.recv() => self.notice(notice)?,
                 () = sleep_until(beat), if idle => {}
-                () = watchdog => self.check_stall(&mut feeds).await?,
+                () = sleep_until(look) => {
+                    look = Instant::now() + WATCHDOG;
+                    self.check_stall(&mut feeds).await?;
+                }
             }
         }
         settle(&mut appender).await
@@ -310,6 +430,9 @@ impl<L: Log> Part for Committer<L> {
 
     async fn standing(&mut self) -> Result<Standing, Trouble> {
         let output = self.context.log.extent(topology::COMMITS).await?.last;
+        if output >= self.stored + FOLLOW_COMMITS {
+            self.resume().await?;
+        }
         // A ledger at work appends at least a heartbeat each second: silence alone means that it is gone.
         Ok(Standing { output, waiting: true })
     }
@@ -327,6 +450,18 @@ impl<R: Reader> Feed<R> {
             queue: VecDeque::new(),
             stopped: false,
         })
+    }
+
+    /// Takes in a message and those behind it that have arrived: what is behind a frame vouches for it.
+    fn fill(&mut self, first: Entry) -> Result<Result<(), Contradiction>, ReadError> {
+        let mut next = Some(Ok(first));
+        while let Some(entry) = next {
+            if let Err(contradiction) = self.take(&entry?) {
+                return Ok(Err(contradiction));
+            }
+            next = if self.queue.len() < QUEUE_FRAMES_MAX { self.reader.ready() } else { None };
+        }
+        Ok(Ok(()))
     }
 
     /// Takes in a message: checks its place and its chain, and puts it into the queue.
@@ -369,26 +504,23 @@ impl<R: Reader> Feed<R> {
 
     /// Reads one message, and gives the frame that it brought, if it did.
     async fn next(&mut self) -> Result<Option<Taken>, Trouble> {
-        let entry = self.reader.next().await?;
+        let entry = in_time(&Lane::Contributions.stream(self.partition), &mut self.reader).await?;
         self.take(&entry)?;
         Ok(self.queue.pop_front())
     }
 }
 
-/// The next message of any partition that may read on, with the partition's place.
+/// The next message of a stream that is known to have it.
+async fn in_time<R: Reader>(stream: &str, reader: &mut R) -> Result<Entry, Trouble> {
+    let next = timeout(WATCHDOG, reader.next()).await;
+    Ok(next.map_err(|_| Trouble::stalled(stream))??)
+}
+
+/// The next message of any partition that may read on, with the partition's place. Safe to cancel.
 async fn next_entry<R: Reader>(feeds: &mut [Feed<R>]) -> (usize, Result<Entry, ReadError>) {
-    poll_fn(|context| {
-        for (index, feed) in feeds.iter_mut().enumerate() {
-            if !feed.stopped
-                && feed.queue.len() < QUEUE_FRAMES_MAX
-                && let Poll::Ready(entry) = pin!(feed.reader.next()).poll(context)
-            {
-                return Poll::Ready((index, entry));
-            }
-        }
-        Poll::Pending
-    })
-    .await
+    let reading = |feed: &Feed<R>| !feed.stopped && feed.queue.len() < QUEUE_FRAMES_MAX;
+    let open = feeds.iter_mut().enumerate().filter(|(_, feed)| reading(feed));
+    first(open.map(|(index, feed)| async move { (index, feed.reader.next().await) })).await
 }
 
 fn read_commit(entry: &Entry) -> Result<Commit, Contradiction> {

@@ -6,8 +6,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use timely::WorkerConfig;
@@ -50,15 +50,24 @@ pub struct Dataflow {
     jobs: SyncSender<Job>,
     done: Receiver<Vec<Outcome>>,
     workers: u64,
+    shelf: Shelf,
     _threads: WorkerGuards<()>,
 }
 
+/// The state of pools at the end of a commit, by number.
+pub type Pools = BTreeMap<u32, PoolLedger>;
+
+/// Where workers put copies of their pools.
+type Shelf = Arc<Mutex<Pools>>;
+
 impl Dataflow {
-    /// Starts `workers` threads, whose ledgers are empty. `seconds` are the windows' lengths.
-    pub fn start(workers: usize, seconds: &[u32]) -> Result<Self, StartError> {
+    /// Starts `workers` threads. `seconds` are the windows' lengths, `pools` what the ledgers begin with, each with
+    /// the route of its entries.
+    pub fn start(workers: usize, seconds: &[u32], pools: Vec<(u64, PoolLedger)>) -> Result<Self, StartError> {
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(StartError::Workers(workers));
         }
+        let shelf = Shelf::default();
         let (jobs, received) = sync_channel(1);
         let (finished, done) = channel();
         let desk = Mutex::new(Some((received, finished)));
@@ -68,21 +77,37 @@ impl Dataflow {
             more => timely::CommunicationConfig::Process(more),
         };
         let config = timely::Config { communication, worker: WorkerConfig::default() };
+        let shared = shelf.clone();
         let threads = timely::execute(config, move |worker| {
             let first = worker.index() == 0;
             let desk = desk.lock().expect("nobody panics holding the desk").take_if(|_| first);
-            run(worker, &seconds, desk);
+            let (index, workers) = (number(worker.index()), number(worker.peers()));
+            let own = pools.iter().filter(|(route, _)| route % workers == index);
+            let pools = own.map(|(_, pool)| (pool.number(), pool.clone())).collect();
+            run(worker, Ledger { seconds: seconds.clone(), pools, shelf: shared.clone() }, desk);
         })
         .map_err(|error| StartError::Threads(error.into()))?;
-        let workers = u64::try_from(workers).expect("at most WORKERS_MAX");
-        Ok(Self { jobs, done, workers, _threads: threads })
+        Ok(Self { jobs, done, workers: number(workers), shelf, _threads: threads })
     }
 
-    /// Runs one commit to its end: what it did, worker by worker.
+    /// Runs one commit to its end: what it did, worker by worker; and, where `keep` says so, the pools as they were
+    /// before it.
     ///
     /// # Panics
     /// When a worker has died, of a broken invariant; its own message says which.
-    pub fn run(&mut self, commit: u64, turn: Turn, mut entries: Vec<Entry>) -> Vec<Outcome> {
+    pub fn run(
+        &mut self,
+        commit: u64,
+        turn: Turn,
+        entries: Vec<Entry>,
+        keep: bool,
+    ) -> (Vec<Outcome>, Option<Pools>) {
+        let outcomes = self.fold(commit, Turn { keep, ..turn }, entries);
+        let shelved = || std::mem::take(&mut *self.shelf.lock().unwrap_or_else(PoisonError::into_inner));
+        (outcomes, keep.then(shelved))
+    }
+
+    fn fold(&mut self, commit: u64, turn: Turn, mut entries: Vec<Entry>) -> Vec<Outcome> {
         entries.extend((0..self.workers).map(|route| Entry { route, task: Task::Turn(turn) }));
         self.jobs
             .send(Job { commit, entries })
@@ -92,8 +117,8 @@ impl Dataflow {
 }
 
 /// A worker's life. The first one works off the desk; the others only do their share of the dataflow.
-fn run(worker: &mut Worker, seconds: &[u32], desk: Option<(Receiver<Job>, Sender<Vec<Outcome>>)>) {
-    let (mut input, probe, outcomes) = build(worker, seconds);
+fn run(worker: &mut Worker, ledger: Ledger, desk: Option<(Receiver<Job>, Sender<Vec<Outcome>>)>) {
+    let (mut input, probe, outcomes) = build(worker, ledger);
     let Some((jobs, done)) = desk else { return };
     while let Ok(Job { commit, mut entries }) = jobs.recv() {
         input.advance_to(commit);
@@ -114,15 +139,13 @@ type Entries = InputHandle<u64, CapacityContainerBuilder<Vec<Entry>>>;
 type Nothing = CapacityContainerBuilder<Vec<()>>;
 
 /// The dataflow: entries to their pools' worker, what it did to the first worker, and the probe behind that.
-fn build(worker: &mut Worker, seconds: &[u32]) -> (Entries, ProbeHandle<u64>, Rc<RefCell<Vec<Outcome>>>) {
-    let seconds: Box<[u32]> = seconds.into();
+fn build(worker: &mut Worker, mut ledger: Ledger) -> (Entries, ProbeHandle<u64>, Rc<RefCell<Vec<Outcome>>>) {
     let outcomes = Rc::new(RefCell::new(Vec::new()));
     let collected = outcomes.clone();
     let (input, probe) = worker.dataflow::<u64, _, _>(move |scope| {
         let (input, entries) = scope.new_input::<Vec<Entry>>();
         let (probe, _) = entries
             .unary_frontier(Exchange::new(|entry: &Entry| entry.route), "ledger", move |_, _| {
-                let mut ledger = Ledger::new(seconds);
                 let mut open: BTreeMap<u64, (Capability<u64>, Vec<Entry>)> = BTreeMap::new();
                 move |(input, frontier), output| {
                     input.for_each(|capability, entries| {
@@ -152,14 +175,11 @@ fn build(worker: &mut Worker, seconds: &[u32]) -> (Entries, ProbeHandle<u64>, Rc
 /// The pools of one worker.
 struct Ledger {
     seconds: Box<[u32]>,
-    pools: BTreeMap<u32, PoolLedger>,
+    pools: Pools,
+    shelf: Shelf,
 }
 
 impl Ledger {
-    fn new(seconds: Box<[u32]>) -> Self {
-        Self { seconds, pools: BTreeMap::new() }
-    }
-
     /// Folds a commit: what it did to this worker's pools.
     fn fold(&mut self, entries: Vec<Entry>) -> Outcome {
         let (mut turns, mut learned, mut postings) = (Vec::new(), Vec::new(), Vec::new());
@@ -171,6 +191,9 @@ impl Ledger {
             }
         }
         let [turn] = turns[..] else { panic!("a worker gets one turn per commit, and got {}", turns.len()) };
+        if turn.keep {
+            self.shelf.lock().unwrap_or_else(PoisonError::into_inner).extend(self.pools.clone());
+        }
         if turn.before.is_none() {
             self.pools.values_mut().for_each(|pool| pool.begin(&turn));
         }
@@ -189,4 +212,8 @@ impl Ledger {
         let new = || PoolLedger::new(terms.pool, terms.minor_digits, &self.seconds);
         self.pools.entry(terms.pool).or_insert_with(new).learn(terms, turn);
     }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).expect("at most WORKERS_MAX")
 }

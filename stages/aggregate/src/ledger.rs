@@ -240,6 +240,11 @@ impl PoolLedger {
         }
     }
 
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.pool
+    }
+
     /// Begins a commit: a base that waits for the first watermark finds its window.
     pub fn begin(&mut self, turn: &Turn) {
         self.windows.place(turn);

@@ -16,6 +16,8 @@ use jackpot_core::stage::Contradiction;
 use jackpot_core::terms::{Pool, Terms};
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::PoolLedger;
+
 /// The seconds that RFC 3339 can write: years 0 to 9999, in UTC. No window lies outside.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
 
@@ -48,13 +50,16 @@ pub enum Task {
     Turn(Turn),
 }
 
-/// How event time stands in a commit, in seconds since 1970: windows that end at or before it are closed.
+/// How event time stands in a commit, in seconds since 1970: windows that end at or before it are closed. And what
+/// else every worker must know of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Turn {
     /// Before the commit; `None` before the first watermark.
     pub before: Option<i64>,
     /// After it.
     pub after: Option<i64>,
+    /// Whether the pools as they are before the commit are wanted.
+    pub keep: bool,
 }
 
 /// A pool under a revision of the terms.
@@ -216,6 +221,11 @@ impl Register {
     /// The pool with this number.
     pub fn pool(&self, number: u32) -> &PoolEntry {
         &self.pools[at(number)]
+    }
+
+    /// Each of these pools with the route of its entries.
+    pub(crate) fn routed(&self, pools: &BTreeMap<u32, PoolLedger>) -> Vec<(u64, PoolLedger)> {
+        pools.iter().map(|(number, pool)| (self.pool(*number).route, pool.clone())).collect()
     }
 
     /// The pool with this name, which must be known.

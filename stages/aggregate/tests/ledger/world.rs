@@ -159,7 +159,7 @@ impl World {
             watermarks: idle.iter().map(|at| at.map(|at| Millis(T0 * 1_000 + at))).collect(),
             terms: terms.clone(),
         };
-        let committed = self.books.commit(input)?;
+        let committed = self.books.commit(&input)?;
         self.revision = committed.commit.terms;
         self.record.push(Recorded { committed: committed.clone(), frames, terms });
         Ok(committed)
