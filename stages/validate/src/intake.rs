@@ -4,7 +4,7 @@
 //! The state is a fold of the stored frames alone: a frame of our own is folded when it is acknowledged, a frame
 //! of another process when it is read. A frame that loses the race is dropped, and nothing has to be undone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use prometheus::IntGauge;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, warn};
 
 use jackpot_core::digest::Digest;
+use jackpot_core::frame::batch::Batch;
 use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::validated::Validated;
 use jackpot_core::frame::{Frame, Header, Ingress};
@@ -84,6 +85,13 @@ struct Queue {
     passed: usize,
 }
 
+/// When the broker received ingress messages, by position, as a frame records it.
+type Times = BTreeMap<u64, Millis>;
+
+fn times<W>(batches: &[Batch<W>]) -> Times {
+    batches.iter().map(|batch| (batch.position, batch.recorded_at)).collect()
+}
+
 /// A frame whose append is not acknowledged.
 struct Flight {
     frame: Frame<Validated>,
@@ -135,7 +143,7 @@ impl<L: Log> Intake<L> {
                 self.catch_up(&stream, last - 1).await?;
                 self.take_last(&entry).await?
             }
-            _ => self.read_ingress(self.before, known.frame, known.ingress).await?.0,
+            _ => self.read_ingress(self.before, known.frame, known.ingress, &Times::new()).await?.0,
         };
         while self.state.tail().frame < made {
             reader = self.rebuild().await?;
@@ -175,7 +183,7 @@ impl<L: Log> Intake<L> {
     async fn take_last(&mut self, entry: &Entry) -> Result<L::Reader, Trouble> {
         let recorded = self.decode(entry)?;
         let digest = Digest::of(&entry.payload);
-        let (reader, frame) = self.recut(&recorded.header).await?;
+        let (reader, frame) = self.recut(&recorded.header, &times(&recorded.body.batches)).await?;
         if frame.is_none_or(|frame| Digest::of(&frame.encode()) != digest) {
             return Err(Trouble::Contradiction(Contradiction(format!(
                 "frame {} of {} is not what cutting it again from wagers gives: it was changed, or made by other rules; \
@@ -202,12 +210,12 @@ impl<L: Log> Intake<L> {
         };
         let made = self.context.log.get(&stream, sequence).await?;
         let made = made.ok_or_else(|| lost("what geofence made of it is not there"))?;
-        let header = Header::peek::<Geofenced>(&made.payload).map_err(|error| lost(&error.to_string()))?;
-        let (reader, frame) = self.recut(&header).await?;
+        let made = Frame::<Geofenced>::decode(&made.payload).map_err(|error| lost(&error.to_string()))?;
+        let (reader, frame) = self.recut(&made.header, &times(&made.body.batches)).await?;
         let frame = frame.ok_or_else(|| lost("no frame can be cut there"))?;
         let payload = frame.encode();
         let digest = Digest::of(&payload);
-        if digest != header.input {
+        if digest != made.header.input {
             return Err(lost("wagers give another one").into());
         }
         let subject = Lane::Validated.subject(self.partition);
@@ -221,10 +229,14 @@ impl<L: Log> Intake<L> {
     }
 
     /// Reads what the frame after the last one was cut from, and cuts it again.
-    async fn recut(&mut self, recorded: &Header) -> Result<(L::Reader, Option<Frame<Validated>>), Trouble> {
+    async fn recut(
+        &mut self,
+        recorded: &Header,
+        times: &Times,
+    ) -> Result<(L::Reader, Option<Frame<Validated>>), Trouble> {
         self.turn(recorded.terms).await?;
         let from = self.state.tail().ingress;
-        let (reader, messages) = self.read_ingress(from, recorded.sequence, recorded.ingress).await?;
+        let (reader, messages) = self.read_ingress(from, recorded.sequence, recorded.ingress, times).await?;
         Ok((reader, recut(&self.state, &self.terms, recorded, &messages)))
     }
 
@@ -249,6 +261,7 @@ impl<L: Log> Intake<L> {
         from: Ingress,
         frame: u64,
         until: Ingress,
+        times: &Times,
     ) -> Result<(L::Reader, Vec<ParsedMessage>), Trouble> {
         let foreign = || {
             Contradiction(format!(
@@ -265,8 +278,9 @@ impl<L: Log> Intake<L> {
         let mut reader = self.context.log.read(topology::WAGERS, Some(&filter), from.position + 1).await?;
         let (mut read, mut messages) = (from, Vec::new());
         while read.position < until.position {
-            let entry =
+            let mut entry =
                 timeout(WATCHDOG, reader.next()).await.map_err(|_| Trouble::stalled(topology::WAGERS))??;
+            entry.recorded_at = times.get(&entry.sequence).copied().unwrap_or(entry.recorded_at);
             read = read.after(entry.sequence, &entry.subject, &Digest::of(&entry.payload));
             messages.push(parse(&entry));
         }

@@ -1,5 +1,6 @@
 //! Makes a recorded frame again: from the ingress that it was cut from, with its cut, its revision of the terms and
-//! its watermark, which hangs on a setting. The intake does so with the last frame of the spine at a start, and with
+//! its watermark, which hangs on a setting. The receive times that it records count, too: those of a stream that was
+//! put together again from a backup are others. The intake does so with the last frame of the spine at a start, and with
 //! frames that the spine lost; whoever proves a log does it with all. Nothing here reads or writes a log.
 
 use jackpot_core::frame::validated::Validated;
@@ -12,7 +13,7 @@ use crate::terms::CompiledTerms;
 
 /// The frame that the ingress gives after the last one that `state` has folded, where `recorded` says that it was cut;
 /// `None` where no frame can be cut there. `messages` are all of the ingress from the end of the frame before to the
-/// position that `recorded` names, `terms` those of its revision.
+/// position that `recorded` names, read with their recorded receive times; `terms` are those of its revision.
 ///
 /// The frame is the recorded one when its message has the recorded digest.
 pub fn recut(
@@ -33,5 +34,6 @@ pub fn recut(
     }
     let mut frame = cutter.finish()?;
     frame.header.watermark = recorded.watermark;
+    frame.header.recorded_at = recorded.recorded_at;
     Some(frame)
 }

@@ -407,3 +407,29 @@ proptest! {
         prop_assert_eq!(&one, &bytes(3));
     }
 }
+
+/// What was made in vain is forgotten: books that went back make the same commits again, and can go back again.
+#[test]
+fn books_that_went_back_make_the_same_commits_again() {
+    for workers in [1, 3] {
+        let terms = terms(1, &["mega:grand 500 900 3000 1000, minor 10 - 6750 2250", "mini:only 1 2 5000 0"]);
+        let mut world = World::with(workers, 1, settings());
+        for number in 0..600 {
+            let posts =
+                [sum("mega", number, 3, "7.5"), hit("mega", "minor", number), sum("mini", number, 1, "99")];
+            world.post(&terms, number * 1_000, &posts);
+        }
+        let World { mut books, record, .. } = world;
+        let last = record.last().expect("there are commits").committed.digest;
+        for _ in 0..2 {
+            books = books.rewind().expect("workers start").expect("a copy was kept");
+            assert_eq!(books.number(), 512, "the last copy was kept before commit 513");
+            for Recorded { committed, frames, terms } in &record[512..] {
+                books.replay(&committed.message, frames.clone(), terms.clone()).expect("the same commit");
+            }
+            assert_eq!(books.digest(), last);
+        }
+    }
+    let new = World::new(1).books;
+    assert!(new.rewind().expect("nothing is started").is_none(), "new books have nothing to go back to");
+}
