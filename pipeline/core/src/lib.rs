@@ -10,6 +10,7 @@
 //! | [`broker`] | a `nats-server` of this machine's own |
 //! | [`stage`] | what a stage is: a function from frame to frame |
 //! | [`lane`], [`runner`] | drives a stage: the first decides, the second awaits |
+//! | [`sessions`] | what a stage remembers of a source's sessions, bounded |
 //! | [`recovery`] | the one recovery path |
 //! | [`publication`] | what belongs to a frame and goes to the outside |
 //! | [`health`], [`metrics`], [`admin`], [`status`], [`telemetry`] | what a process says of itself |
@@ -38,6 +39,7 @@ pub mod recovery;
 pub mod refusal;
 pub mod runner;
 pub mod service;
+pub mod sessions;
 pub mod settings;
 pub mod stage;
 pub mod status;

@@ -6,9 +6,9 @@ use std::hash::BuildHasherDefault;
 
 use jackpot_core::frame::validated::SessionKey;
 use jackpot_core::limits;
+use jackpot_core::sessions::{BySession, KeyHasher, Sessions, Slot, is_idle};
 use jackpot_core::time::Millis;
 
-use crate::sessions::{BySession, KeyHasher, Sessions, Slot, is_idle};
 use crate::state::{Memory, Source};
 use crate::terms::CompiledTerms;
 use crate::window::{Interactions, Repeat, Window};
@@ -23,7 +23,7 @@ const _: () = assert!(
 pub struct SourceDraft<'s> {
     /// Its batches.
     pub window: Window,
-    confirmed: Option<&'s Sessions>,
+    confirmed: Option<&'s Sessions<Interactions>>,
     sessions_max: usize,
     /// The sessions that the frame has wagers of, as they are after them.
     touched: BySession<(Interactions, Millis)>,
@@ -74,7 +74,7 @@ impl<'s> SourceDraft<'s> {
             return if is_idle(last, now) { Interactions::default() } else { seen };
         }
         let confirmed = self.confirmed.filter(|_| !self.forgotten.contains(key));
-        confirmed.and_then(|sessions| sessions.get(key, now)).unwrap_or_default()
+        confirmed.and_then(|sessions| sessions.get(key, now)).copied().unwrap_or_default()
     }
 
     /// Forgets the session that is idle longest, where there is one too many.
@@ -101,6 +101,7 @@ mod tests {
 
     use super::*;
     use crate::state::State;
+    use crate::window;
 
     const MAX: usize = 6;
 
@@ -116,14 +117,14 @@ mod tests {
             let mut sessions = Sessions::default();
             for (session, interaction, hours) in before {
                 now = now.plus(hours * 3_600_000);
-                sessions.accept([session; 16], interaction, now, MAX).ok();
+                window::accept(&mut sessions, [session; 16], interaction, now, MAX).ok();
             }
             memory.sources.insert("eu1".into(), Source { sessions: sessions.clone(), ..Source::default() });
             let terms = CompiledTerms::new(&Terms::none());
             let mut draft = SourceDraft::new("eu1", &memory, &terms);
             for (session, interaction, hours) in frame {
                 now = now.plus(hours * 3_600_000);
-                let expect = sessions.accept([session; 16], interaction, now, MAX);
+                let expect = window::accept(&mut sessions, [session; 16], interaction, now, MAX);
                 prop_assert_eq!(draft.accept([session; 16], interaction, now), expect);
             }
         }

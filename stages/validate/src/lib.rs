@@ -10,7 +10,7 @@
 //! | `json` | the scanner |
 //! | `detail` | sentences of refusals |
 //! | `wager`, `batch` | what a message says by itself |
-//! | `window`, `sessions`, `state` | what is remembered |
+//! | `window`, `state` | what is remembered |
 //! | `terms` | what is in force |
 //! | `draft`, `cut` | the frame being cut |
 //! | `recut` | a recorded frame, made again |
@@ -23,7 +23,6 @@ mod draft;
 pub mod intake;
 mod json;
 mod recut;
-mod sessions;
 mod state;
 mod terms;
 mod wager;

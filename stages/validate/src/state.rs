@@ -8,12 +8,12 @@ use jackpot_core::frame::batch::{Accepted, Batch, Verdict};
 use jackpot_core::frame::validated::{Validated, Wager};
 use jackpot_core::frame::{Frame, Header, Ingress};
 use jackpot_core::limits;
+use jackpot_core::sessions::Sessions;
 use jackpot_core::stage::Contradiction;
 use jackpot_core::time::Millis;
 
-use crate::sessions::Sessions;
 use crate::terms::CompiledTerms;
-use crate::window::{Content, Standing, Window};
+use crate::window::{self, Content, Interactions, Standing, Window};
 
 /// Where the output of a partition ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,7 +38,7 @@ pub(crate) struct Source {
     /// Its batches.
     pub window: Window,
     /// Its players' sessions.
-    pub sessions: Sessions,
+    pub sessions: Sessions<Interactions>,
 }
 
 /// What validate remembers of a partition.
@@ -203,9 +203,8 @@ impl Memory {
         }
         source.window.accept(accepted.sequence, *content);
         for wager in &accepted.wagers {
-            source
-                .sessions
-                .accept(wager.session, wager.interaction, self.clock, self.sessions_max)
+            let (session, interaction) = (wager.session, wager.interaction);
+            window::accept(&mut source.sessions, session, interaction, self.clock, self.sessions_max)
                 .map_err(|_| "an interaction was accepted twice")?;
         }
         Ok(())

@@ -3,7 +3,10 @@
 //! `state` keeps them for what is confirmed, `draft` for the frame being cut. Nothing here knows of either.
 
 use jackpot_core::frame::batch::Gap;
+use jackpot_core::frame::validated::SessionKey;
 use jackpot_core::limits::{CONTENTS_REMEMBERED, INTERACTION_WINDOW, SEQUENCE_JUMP_MAX, SEQUENCE_WINDOW};
+use jackpot_core::sessions::Sessions;
+use jackpot_core::time::Millis;
 
 /// Words of the bitmap below the highest sequence.
 const WORDS: usize = 16;
@@ -208,6 +211,20 @@ impl Interactions {
         self.accepted |= bit;
         Ok(())
     }
+}
+
+/// Accepts an interaction of a session, received at `now`, or says why not. At most `max` sessions are kept.
+pub fn accept(
+    sessions: &mut Sessions<Interactions>,
+    session: SessionKey,
+    interaction: u64,
+    now: Millis,
+    max: usize,
+) -> Result<(), Repeat> {
+    let mut seen = sessions.get(&session, now).copied().unwrap_or_default();
+    seen.accept(interaction)?;
+    sessions.put(session, seen, now, max);
+    Ok(())
 }
 
 #[cfg(test)]

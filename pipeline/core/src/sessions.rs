@@ -1,17 +1,15 @@
-//! The sessions of one source: what was accepted of each, and when, in the order of their last wagers.
-//! `state` changes them when a frame is folded; `draft` looks at them while one is cut.
+//! The sessions of one source: what a stage remembers of each, and since when it is idle, in that order.
+//! validate keeps the interactions that it accepted, geofence the place where a session was last.
 //!
-//! A session is 48 bytes in a slab plus its place in the index. The slab's entries are linked from the longest idle
-//! to the latest, so that forgetting is one step and needs no clock but the broker's receive times.
+//! A session is its value and 32 bytes in a slab plus its place in the index. The slab's entries are linked from
+//! the longest idle to the latest, so that forgetting is one step and needs no clock but the broker's receive times.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use jackpot_core::frame::validated::SessionKey;
-use jackpot_core::limits;
-use jackpot_core::time::Millis;
-
-use crate::window::{Interactions, Repeat};
+use crate::frame::validated::SessionKey;
+use crate::limits;
+use crate::time::Millis;
 
 /// A map by session. The key is half a SHA-256, so its first bytes are hash enough.
 pub type BySession<T> = HashMap<SessionKey, T, BuildHasherDefault<KeyHasher>>;
@@ -40,13 +38,13 @@ pub type Slot = u32;
 /// No place.
 const NONE: Slot = Slot::MAX;
 const _: () = assert!(limits::SESSIONS_PER_SOURCE_MAX < NONE as usize, "every session has a slot");
-const _: () = assert!(size_of::<Session>() == 48);
+const _: () = assert!(size_of::<Session<[u64; 2]>>() == 48);
 
 /// One session.
 #[derive(Debug, Clone)]
-struct Session {
+struct Session<T> {
     key: SessionKey,
-    seen: Interactions,
+    value: T,
     /// When its last wager was received.
     last: Millis,
     /// Its neighbour whose last wager is older.
@@ -55,41 +53,39 @@ struct Session {
     newer: Slot,
 }
 
-/// The sessions of a source.
+/// The sessions of a source, with a `T` of each.
 #[derive(Debug, Clone)]
-pub struct Sessions {
-    slots: Vec<Session>,
+pub struct Sessions<T> {
+    slots: Vec<Session<T>>,
     index: BySession<Slot>,
     oldest: Slot,
     newest: Slot,
     free: Slot,
 }
 
-impl Default for Sessions {
+impl<T> Default for Sessions<T> {
     fn default() -> Self {
         Self { slots: Vec::new(), index: BySession::default(), oldest: NONE, newest: NONE, free: NONE }
     }
 }
 
 /// Equal where the same is remembered in the same order, wherever in the slab.
-impl PartialEq for Sessions {
+impl<T: PartialEq> PartialEq for Sessions<T> {
     fn eq(&self, other: &Self) -> bool {
-        let all = |sessions: &Self| -> Vec<_> {
-            let slots = std::iter::successors(sessions.first(), |&slot| sessions.after(slot));
-            slots.map(|slot| sessions.at(slot)).map(|known| (known.key, known.seen, known.last)).collect()
-        };
-        all(self) == all(other)
+        let of = |known: &'_ Session<T>| (known.key, known.last);
+        self.len() == other.len()
+            && self.iter().zip(other.iter()).all(|(a, b)| of(a) == of(b) && a.value == b.value)
     }
 }
 
-impl Eq for Sessions {}
+impl<T: Eq> Eq for Sessions<T> {}
 
 /// Whether a session is forgotten at `now` whose last wager was received at `last`.
 pub fn is_idle(last: Millis, now: Millis) -> bool {
     now.0 - last.0 > limits::SESSION_IDLE_MAX_MS
 }
 
-impl Sessions {
+impl<T> Sessions<T> {
     /// How many are kept.
     pub fn len(&self) -> usize {
         self.index.len()
@@ -106,9 +102,21 @@ impl Sessions {
     }
 
     /// What is remembered of a session at `now`.
-    pub fn get(&self, key: &SessionKey, now: Millis) -> Option<Interactions> {
+    pub fn get(&self, key: &SessionKey, now: Millis) -> Option<&T> {
         let session = self.at(*self.index.get(key)?);
-        Some(session.seen).filter(|_| !is_idle(session.last, now))
+        Some(&session.value).filter(|_| !is_idle(session.last, now))
+    }
+
+    /// What is remembered of a session that has a wager which was received at `now`: it is the latest then.
+    pub fn touch(&mut self, key: &SessionKey, now: Millis) -> Option<&mut T> {
+        let slot = *self.index.get(key)?;
+        if is_idle(self.at(slot).last, now) {
+            return None;
+        }
+        self.unlink(slot);
+        self.at_mut(slot).last = now;
+        self.link(slot);
+        Some(&mut self.at_mut(slot).value)
     }
 
     /// The one that is idle longest.
@@ -126,31 +134,22 @@ impl Sessions {
         &self.at(slot).key
     }
 
-    /// Accepts a wager that was received at `now`, which never goes back. Where there are more than `max` then, the
-    /// one that is idle longest is forgotten.
-    pub fn accept(
-        &mut self,
-        key: SessionKey,
-        interaction: u64,
-        now: Millis,
-        max: usize,
-    ) -> Result<(), Repeat> {
-        let mut seen = self.get(&key, now).unwrap_or_default();
-        seen.accept(interaction)?;
+    /// Remembers this of a session with a wager that was received at `now`, which never goes back. Where there are
+    /// more than `max` then, the one that is idle longest is forgotten.
+    pub fn put(&mut self, key: SessionKey, value: T, now: Millis, max: usize) {
         let slot = match self.index.get(&key) {
             Some(&slot) => {
                 self.unlink(slot);
+                let session = self.at_mut(slot);
+                (session.value, session.last) = (value, now);
                 slot
             }
-            None => self.insert(key),
+            None => self.insert(key, value, now),
         };
-        let session = self.at_mut(slot);
-        (session.seen, session.last) = (seen, now);
         self.link(slot);
         if self.len() > max {
             self.forget(self.oldest);
         }
-        Ok(())
     }
 
     /// Drops those that are forgotten at `now`.
@@ -172,9 +171,8 @@ impl Sessions {
     }
 
     /// Takes a slot for a new session, not yet linked.
-    fn insert(&mut self, key: SessionKey) -> Slot {
-        let session =
-            Session { key, seen: Interactions::default(), last: Millis(0), older: NONE, newer: NONE };
+    fn insert(&mut self, key: SessionKey, value: T, last: Millis) -> Slot {
+        let session = Session { key, value, last, older: NONE, newer: NONE };
         let slot = if self.free == NONE {
             self.slots.push(session);
             Slot::try_from(self.slots.len() - 1).expect("every session has a slot")
@@ -214,11 +212,16 @@ impl Sessions {
         }
     }
 
-    fn at(&self, slot: Slot) -> &Session {
+    /// From the longest idle to the latest.
+    fn iter(&self) -> impl Iterator<Item = &Session<T>> {
+        std::iter::successors(self.first(), |&slot| self.after(slot)).map(|slot| self.at(slot))
+    }
+
+    fn at(&self, slot: Slot) -> &Session<T> {
         &self.slots[index(slot)]
     }
 
-    fn at_mut(&mut self, slot: Slot) -> &mut Session {
+    fn at_mut(&mut self, slot: Slot) -> &mut Session<T> {
         &mut self.slots[index(slot)]
     }
 }
@@ -240,32 +243,39 @@ mod tests {
         /// Against a list in the order of the last wagers.
         #[test]
         fn the_longest_idle_is_forgotten_first(
-            steps in proptest::collection::vec((0_u8..8, 1_u64..4, 0_i64..5, any::<bool>()), 1..100),
+            steps in proptest::collection::vec((0_u8..8, any::<u8>(), 0_i64..5, 0_u8..4), 1..100),
         ) {
             let mut sessions = Sessions::default();
-            let mut model: Vec<(SessionKey, Interactions, Millis)> = Vec::new();
+            let mut model: Vec<(SessionKey, u8, Millis)> = Vec::new();
             let mut now = Millis(0);
-            for (session, interaction, hours, sweep) in steps {
+            for (session, value, hours, step) in steps {
                 now = now.plus(hours * HOUR);
-                if sweep {
-                    sessions.forget_idle(now);
-                }
                 model.retain(|&(_, _, last)| now.0 - last.0 <= 12 * HOUR);
                 let key = [session; 16];
                 let known = model.iter().position(|(known, ..)| *known == key);
-                let mut seen = known.map(|at| model[at].1).unwrap_or_default();
-                let expect = seen.accept(interaction);
-                prop_assert_eq!(sessions.accept(key, interaction, now, MAX), expect);
-                if expect.is_ok() {
-                    model.retain(|(known, ..)| *known != key);
-                    model.push((key, seen, now));
-                    if model.len() > MAX {
-                        model.remove(0);
+                match step {
+                    0 => {
+                        sessions.forget_idle(now);
+                        prop_assert_eq!(sessions.len(), model.len());
+                    }
+                    1 => {
+                        let expect = known.map(|at| model.remove(at).1);
+                        prop_assert_eq!(sessions.touch(&key, now).copied(), expect);
+                        model.extend(expect.map(|value| (key, value, now)));
+                    }
+                    _ => {
+                        sessions.put(key, value, now, MAX);
+                        known.map(|at| model.remove(at));
+                        model.push((key, value, now));
+                        if model.len() > MAX {
+                            model.remove(0);
+                        }
                     }
                 }
                 for session in 0..8 {
                     let known = model.iter().find(|(key, ..)| *key == [session; 16]);
-                    prop_assert_eq!(sessions.get(&[session; 16], now), known.map(|&(_, seen, _)| seen));
+                    let expect = known.map(|(_, value, _)| value);
+                    prop_assert_eq!(sessions.get(&[session; 16], now), expect);
                 }
                 prop_assert!(sessions.len() <= MAX && sessions.slots.len() <= MAX + 1);
             }
