@@ -18,6 +18,10 @@ pub trait Stage {
     const OUTPUTS: &'static [Lane];
     /// Whether [`Stage::restore`] takes its state back from its first output.
     const RESTORES: bool = false;
+    /// Whether its state is a fold of all its input: a start forgets what the stage knows ([`Stage::restore`] of
+    /// `None`) and hands it every frame from the first one on, and what comes of those that its outputs hold is
+    /// compared or dropped. A stage without state, or one that its own last output restores, is not replayed.
+    const REPLAYS: bool = false;
     /// What it reads.
     type Input: Body;
     /// What it makes of a frame.
