@@ -1,23 +1,34 @@
 //! Places, judged: one `check` for a single wager, and frames where what matters is around it.
 
-use jackpot_core::frame::Ingress;
-use jackpot_core::frame::batch::{Funds, Gap, HitClaim, Hits, RefusedBatch};
+use jackpot_core::frame::batch::{
+    Accepted, Batch, Funds, Gap, HitClaim, Hits, Refusal, RefusedBatch, Verdict,
+};
+use jackpot_core::frame::symbols::{Symbol, Symbols};
 use jackpot_core::frame::validated::{Location, Point, Wager};
+use jackpot_core::frame::{Ingress, geofenced};
 use jackpot_core::limits;
 use jackpot_core::money::Micro;
+use jackpot_core::refusal::Reason;
 use jackpot_core::time::Millis;
 
 use super::*;
+use crate::grounds::*;
+use crate::rules::Standing;
+
+mod points;
+mod travel;
 
 const TERMS: &str = r#"{"schema": "terms/1", "revision": 3,
     "jurisdictions": [
         {"code": "MT", "status": "permitted", "location_max_age_s": 600}, {"code": "SE", "status": "permitted"},
         {"code": "US", "status": "permitted"}, {"code": "US-NV", "status": "permitted", "location_max_age_s": 60},
         {"code": "US-UT", "status": "blocked"}, {"code": "CA", "status": "permitted"},
-        {"code": "KP", "status": "blocked"}],
+        {"code": "KP", "status": "blocked"}, {"code": "GB", "status": "permitted", "location_max_age_s": 900},
+        {"code": "GI", "status": "permitted"}, {"code": "IT", "status": "permitted"},
+        {"code": "FJ", "status": "permitted"}],
     "operators": [
-        {"operator": "acme", "jurisdictions": ["MT", "US", "KP", "FR"]},
-        {"operator": "north", "jurisdictions": ["CA-ON", "US-NV", "US"]}],
+        {"operator": "acme", "jurisdictions": ["MT", "US", "KP", "FR", "GB", "GI", "FJ"]},
+        {"operator": "north", "jurisdictions": ["CA-ON", "US-NV", "US", "IT-25", "IT-32"]}],
     "sources": [{"source": "eu1", "operator": "acme"}]}"#;
 
 /// When the tests' wagers happen.
@@ -92,8 +103,7 @@ fn only_accepted(body: &Geofenced) -> &Accepted<geofenced::Wager> {
 }
 
 /// Judges one wager: its jurisdiction, or `reason: detail`.
-fn check(case: impl Into<Option<Case>>, expect: Result<&str, &str>) {
-    let case = case.into();
+fn judged(case: Option<Case>) -> Result<String, String> {
     let mut symbols = Symbols::default();
     let (game, currency) = (symbols.intern("spin"), symbols.intern("EUR"));
     let location = case.as_ref().map(|case| Location {
@@ -105,11 +115,16 @@ fn check(case: impl Into<Option<Case>>, expect: Result<&str, &str>) {
     let batch = accepted(&mut symbols, operator, vec![wager(0, game, currency, location)]);
     let body = process(symbols, vec![batch]).geofenced;
     let result = only_accepted(&body);
-    let got = match (&result.wagers[..], &result.refusals[..]) {
+    match (&result.wagers[..], &result.refusals[..]) {
         ([wager], []) => Ok(body.symbols.name(wager.jurisdiction).to_owned()),
         ([], [refusal]) => Err(format!("{}: {}", refusal.reason, refusal.detail)),
         other => panic!("a wager is placed or refused: {other:?}"),
-    };
+    }
+}
+
+#[track_caller]
+fn check(case: impl Into<Option<Case>>, expect: Result<&str, &str>) {
+    let got = judged(case.into());
     assert_eq!(got.as_deref().map_err(String::as_str), expect);
 }
 
@@ -127,7 +142,10 @@ fn places_that_are_permitted() {
 fn a_wager_needs_a_location() {
     check(
         None,
-        Err("location_missing: the wager has no `location`: send one with `jurisdiction` and `checked_at`"),
+        Err(
+            "location_missing: the wager has no `location`: send one with `jurisdiction` or coordinates, and \
+             `checked_at`",
+        ),
     );
 }
 
@@ -167,9 +185,11 @@ fn a_location_must_be_fresh_by_the_rule_of_the_finer_place() {
         ),
     );
     check(
-        Case { operator: "acme", jurisdiction: None, point: Some(POINT), age: 1_801_000 },
-        Err("location_stale: the location was checked 1801 s before the wager, and 1800 s are allowed: \
-             check it again"),
+        Case { operator: "acme", jurisdiction: None, point: Some(POINT), age: 601_000 },
+        Err(
+            "location_stale: the location was checked 601 s before the wager, and 600 s are allowed for MT: \
+             check it again",
+        ),
     );
 }
 
@@ -185,15 +205,6 @@ fn a_country_alone_is_uncertain_where_its_subdivisions_matter() {
     check(
         at("acme", "CA", 0),
         Err("jurisdiction_blocked: the terms do not list CA among the jurisdictions of the operator acme"),
-    );
-}
-
-#[test]
-fn coordinates_alone_are_no_place() {
-    check(
-        Case { operator: "acme", jurisdiction: None, point: Some(POINT), age: 0 },
-        Err("location_uncertain: no place is known for the coordinates alone: name the `jurisdiction` in \
-             `location` too"),
     );
 }
 
@@ -315,7 +326,10 @@ fn the_longest_details_fit() {
     let details = [
         location_missing(),
         location_stale(i64::MAX, i64::MAX, Some("US-NEV")),
-        place_unknown(),
+        nowhere(),
+        too_wide("20000000", "US-NEV"),
+        location_conflict("US-NEV", "US-NEV"),
+        impossible_travel("20015", u64::MAX),
         subdivision_unknown("US"),
         jurisdiction_blocked(Standing::Unruled, &name, "US-NEV"),
         jurisdiction_blocked(Standing::Blocked, &name, "US-NEV"),
