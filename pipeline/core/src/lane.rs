@@ -27,8 +27,10 @@ pub struct Lane<S: Stage> {
     revision: u64,
     /// The last frame that every output held when the lane resumed.
     resumed: u64,
-    /// The last frame that was computed. After a resume it is the one before `resumed`, which is computed again.
+    /// The last frame that was computed. After a resume it is `base`, or an earlier one where the stage is replayed.
     done: u64,
+    /// Frames up to this one are computed for the stage's state alone; those after it that are stored are compared.
+    base: u64,
     input: Input,
     outputs: Vec<Output>,
     flights: VecDeque<Flight>,
@@ -47,7 +49,7 @@ enum Input {
 
 /// An output's log as this lane knows it.
 struct Output {
-    /// The digests of the frames after `done` that are stored: to compute them again must give the same.
+    /// The digests of the frames after `base` and `done` that are stored: to compute them again must give the same.
     stored: VecDeque<Digest>,
     /// The digest of the frame `done`.
     digest: Digest,
@@ -90,6 +92,7 @@ impl<S: Stage> Lane<S> {
             revision: 0,
             resumed: 0,
             done: 0,
+            base: 0,
             input: Input::Unread,
             outputs: Vec::new(),
             flights: VecDeque::new(),
@@ -108,24 +111,59 @@ impl<S: Stage> Lane<S> {
         self.check_ends(&ends, input_last)?;
         self.flights.clear();
         self.resumed = ends.iter().copied().min().unwrap_or(0);
-        self.done = self.resumed.saturating_sub(1);
-        self.input = Input::Unread;
-        self.revision = 0;
-        let stored = |end| (self.done..end).map(|_| Digest::ZERO).collect();
-        self.outputs = ends.iter().map(|&end| Output { stored: stored(end), digest: Digest::ZERO }).collect();
+        self.base = self.resumed.saturating_sub(1);
+        if S::REPLAYS {
+            self.rewind(tails)?;
+        } else {
+            self.done = self.base;
+            self.forget_logs(S::OUTPUTS.len());
+        }
+        for (output, &end) in self.outputs.iter_mut().zip(&ends) {
+            output.stored = (self.base..end).map(|_| Digest::ZERO).collect();
+        }
         let mut wanted = Vec::new();
         for (index, (tail, end)) in tails.iter().zip(ends).enumerate() {
-            if let Some(entry) = tail {
+            if let Some(entry) = tail.as_ref().filter(|entry| entry.sequence > self.base) {
                 self.recorded(index, entry)?;
             }
-            wanted.extend((self.done + 1..end).map(|sequence| (index, sequence)));
+            wanted.extend((self.base + 1..end).map(|sequence| (index, sequence)));
         }
         if S::RESTORES && self.done > 0 {
             wanted.push((0, self.done));
-        } else {
+        } else if !S::REPLAYS {
             self.stage.restore(None)?;
         }
         Ok(Resume { from: self.done + 1, wanted })
+    }
+
+    /// Prepares a stage whose state is a fold of its input: it goes on from what it has folded, if that is not
+    /// beyond what is stored; otherwise it forgets everything and begins with the first frame.
+    fn rewind(&mut self, tails: &[Option<Entry>]) -> Result<(), Contradiction> {
+        let folded = matches!(self.input, Input::Read(_));
+        if folded && self.done == self.resumed {
+            for (index, (output, tail)) in self.outputs.iter().zip(tails).enumerate() {
+                let own = tail.as_ref().is_some_and(|entry| {
+                    entry.sequence != self.done || Digest::of(&entry.payload) == output.digest
+                });
+                if !own {
+                    return Err(self.remade(index));
+                }
+            }
+            self.base = self.done;
+        } else if !folded || self.done > self.base {
+            self.done = 0;
+            self.forget_logs(S::OUTPUTS.len());
+            self.stage.restore(None)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what is known of the logs.
+    fn forget_logs(&mut self, outputs: usize) {
+        self.input = Input::Unread;
+        self.revision = 0;
+        self.outputs.clear();
+        self.outputs.resize_with(outputs, || Output { stored: VecDeque::new(), digest: Digest::ZERO });
     }
 
     /// Takes in a message that an output holds: a frame that is computed again must be it.
@@ -133,7 +171,7 @@ impl<S: Stage> Lane<S> {
         let header = self.own_header(output, entry)?;
         let digest = Digest::of(&entry.payload);
         let known = &mut self.outputs[output];
-        if entry.sequence == self.done {
+        if S::RESTORES && entry.sequence == self.done {
             return if digest == known.digest {
                 self.stage.restore(Some(&entry.payload))
             } else {
@@ -147,9 +185,9 @@ impl<S: Stage> Lane<S> {
             };
         }
         let place =
-            usize::try_from(entry.sequence - self.done - 1).expect("within the bound on what is in flight");
+            usize::try_from(entry.sequence - self.base - 1).expect("within the bound on what is in flight");
         known.stored[place] = digest;
-        if place == 0 {
+        if place == 0 && !S::REPLAYS {
             known.digest = header.previous;
             self.input = Input::Recorded(header.input);
             self.revision = header.terms;
@@ -217,6 +255,11 @@ impl<S: Stage> Lane<S> {
         self.done.max(self.resumed)
     }
 
+    /// The last frame of the input that was taken in since the lane resumed, or the one before what it wants next.
+    pub fn taken(&self) -> u64 {
+        self.done
+    }
+
     /// Turns a computed frame into appends, or compares it where the output holds it already.
     fn emit(&mut self, outcome: &S::Output, messages: Vec<Bytes>) -> Result<Step, Contradiction> {
         let (mut appends, mut bytes) = (Vec::new(), 0);
@@ -227,6 +270,9 @@ impl<S: Stage> Lane<S> {
             );
             let output = &mut self.outputs[index];
             output.digest = Digest::of(&payload);
+            if self.done <= self.base {
+                continue;
+            }
             match output.stored.pop_front() {
                 None => {
                     bytes += payload.len();
@@ -235,15 +281,7 @@ impl<S: Stage> Lane<S> {
                     appends.push((index, Append { subject, headers: Vec::new(), payload, expect }));
                 }
                 Some(stored) if stored == output.digest => {}
-                Some(_) => {
-                    return Err(Contradiction(format!(
-                        "frame {} of {} is not what computing it again from {} gives: it was changed, or made by other \
-                         rules; restore both streams from a backup and let `jackpot verify` tell which is right",
-                        self.done,
-                        S::OUTPUTS[index].stream(self.partition),
-                        S::INPUT.stream(self.partition)
-                    )));
-                }
+                Some(_) => return Err(self.remade(index)),
             }
         }
         let publications = if appends.is_empty() { Vec::new() } else { outcome.publications().to_vec() };
@@ -253,6 +291,17 @@ impl<S: Stage> Lane<S> {
             self.flights.push_back(flight);
         }
         Ok(Step { publications, appends })
+    }
+
+    /// An output holds another frame `done` than computing it again gives.
+    fn remade(&self, output: usize) -> Contradiction {
+        Contradiction(format!(
+            "frame {} of {} is not what computing it again from {} gives: it was changed, or made by other rules; \
+             restore both streams from a backup and let `jackpot verify` tell which is right",
+            self.done,
+            S::OUTPUTS[output].stream(self.partition),
+            S::INPUT.stream(self.partition)
+        ))
     }
 
     /// That no output is longer than the input, and none further ahead of another than what is in flight.

@@ -86,7 +86,7 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
     /// A reader that says nothing is believed only while its stream ends where it was read to.
     async fn check_stall(&self, input: &str) -> Result<(), Trouble> {
         let extent = self.context.log.extent(input).await?;
-        if extent.last == self.lane.position() { Ok(()) } else { Err(Trouble::stalled(input)) }
+        if extent.last == self.lane.taken() { Ok(()) } else { Err(Trouble::stalled(input)) }
     }
 }
 
