@@ -95,18 +95,9 @@ const WAYS: &[Way] = &[
         wager["session"] = before["session"].clone();
         wager["interaction"] = before["interaction"].clone();
     },
-    |wager, _| {
-        wager["session"] = json!("veteran");
-        wager["interaction"] = json!(1_000);
-    },
-    |wager, _| {
-        wager["session"] = json!("veteran");
-        wager["interaction"] = json!(936);
-    },
-    |wager, _| {
-        wager["session"] = json!("veteran");
-        wager["interaction"] = json!(935);
-    },
+    |wager, _| veteran(wager, 1_000),
+    |wager, _| veteran(wager, 936),
+    |wager, _| veteran(wager, 935),
     // Places.
     |wager, _| drop(wager.as_object_mut().unwrap().remove("location")),
     |wager, _| wager["location"]["checked_at"] = moved(&wager["occurred_at"], -1_800_000),
@@ -142,6 +133,15 @@ const WAYS: &[Way] = &[
         wager["comment"] = json!({ "of": ["a", "supplier"] });
     },
 ];
+
+/// A wager of a session that several wagers share. It has no point: together they would be an impossible journey.
+fn veteran(wager: &mut Value, interaction: u64) {
+    wager["session"] = json!("veteran");
+    wager["interaction"] = json!(interaction);
+    for field in ["latitude", "longitude", "accuracy_m"] {
+        wager["location"].as_object_mut().unwrap().remove(field);
+    }
+}
 
 /// Adds and takes away batches: numbers out of order, gaps, repeats with the same and with other content, and
 /// batches that are refused whole.
