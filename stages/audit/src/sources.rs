@@ -51,7 +51,8 @@ struct Shown {
 impl<L: Log> SourcesView<L> {
     /// A view that has yet to be driven.
     pub fn new(context: Context<L>, partition: u16, partitions: u16) -> Self {
-        let name = Name::single("view sources of partition", &partition.to_string());
+        let part = format!("view sources of partition {partition}");
+        let name = Name { name: part, label: format!("sources-{partition}") };
         Self { context, name, partition, partitions, sources: BTreeMap::new(), terms: None, read: 0 }
     }
 
