@@ -6,6 +6,7 @@
 //! | [`frame`], [`codec`] | the messages between stages: header, bodies, bytes |
 //! | [`refusal`] | the closed set of refusals |
 //! | [`terms`] | what is computed: the document, and its revisions in the log |
+//! | [`keys`] | the keys that sign batches: the file, signing, verifying |
 //! | [`log`] | the port to the broker, its two implementations and the faults of a network |
 //! | [`broker`] | a `nats-server` of this machine's own |
 //! | [`stage`] | what a stage is: a function from frame to frame |
@@ -26,6 +27,7 @@ pub mod codec;
 pub mod digest;
 pub mod frame;
 pub mod health;
+pub mod keys;
 pub mod lane;
 pub mod limits;
 pub mod log;
