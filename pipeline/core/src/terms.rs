@@ -296,6 +296,10 @@ impl Terms {
                     format!("no operator `{}` is listed", source.operator),
                 );
             }
+            let mut keys = BTreeSet::new();
+            for (j, key) in source.keys.iter().enumerate() {
+                faults.key(&mut keys, &format!("sources[{i}].keys[{j}]"), key);
+            }
             if source.sequence_from == Some(0) {
                 faults.add(&format!("sources[{i}].sequence_from"), "must be at least 1".into());
             }
@@ -391,6 +395,22 @@ impl Faults {
         if !seen.insert(name) {
             self.add(place, format!("`{name}` is listed twice"));
         }
+    }
+
+    /// The id of a key. A secret that stands in its place is not told on.
+    fn key(&mut self, seen: &mut BTreeSet<String>, place: &str, id: &str) {
+        if id.starts_with("whsec_") {
+            self.add(
+                place,
+                "is a secret; name the key's id here, and keep the secret in the key file".into(),
+            );
+            return;
+        }
+        if !names::is_token(id, 64) || id.starts_with('#') {
+            let form = "1 to 64 printable ASCII characters without space, the first no `#`";
+            self.add(place, format!("`{id}` is no key id: {form}"));
+        }
+        self.once(seen, place, id);
     }
 
     fn jurisdiction(&mut self, place: &str, code: &str) {
