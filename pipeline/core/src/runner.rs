@@ -84,16 +84,19 @@ impl<L> Context<L> {
         self.metrics.stopped(&part.label, false);
     }
 
+    /// The part does nothing until somebody mends what is said here.
+    pub fn halted(&self, part: &Name, why: &str) {
+        error!(part = part.name.as_str(), "stopped: {why}");
+        self.metrics.stopped(&part.label, true);
+        self.health.set(&part.name, Condition::Stopped(why.to_owned()));
+    }
+
     /// The condition, log line and metric of a trouble.
     fn report(&self, part: &Name, trouble: &Trouble) {
         self.metrics.recovering(trouble);
         let name = part.name.as_str();
         match trouble {
-            Trouble::Contradiction(contradiction) => {
-                error!(part = name, "stopped: {contradiction}");
-                self.metrics.stopped(&part.label, true);
-                self.health.set(name, Condition::Stopped(contradiction.to_string()));
-            }
+            Trouble::Contradiction(contradiction) => self.halted(part, &contradiction.to_string()),
             Trouble::Fenced(_) => self.health.set(name, Condition::StandingBy),
             Trouble::Full(_) | Trouble::Transient(_) => {
                 warn!(part = name, "starting over: {trouble}");
