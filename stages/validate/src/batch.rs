@@ -15,6 +15,7 @@ use jackpot_core::topology::{self, IngressSubject};
 
 use crate::detail::{Quoted, Shown, detail};
 use crate::json::{self, Scanner, Value};
+use crate::signature::Signature;
 use crate::wager::{self, Shared, WHOLE_NUMBER_RULE, whole_number};
 
 /// The value of `schema` in a batch.
@@ -40,6 +41,8 @@ pub struct ParsedMessage {
     pub(crate) digest: Digest,
     /// What it is.
     pub(crate) content: Content,
+    /// Its signature, where it is a batch that can be read and has one; with its body.
+    pub(crate) signature: Option<Box<Signature>>,
 }
 
 /// What an ingress message is.
@@ -79,6 +82,11 @@ impl ParsedMessage {
         }
     }
 
+    /// How many bytes of its headers it holds; for a bound on what is read ahead.
+    pub fn headers_len(&self) -> usize {
+        self.signature.as_ref().map_or(0, |signature| signature.len())
+    }
+
     /// The revision that it puts in force, if it is a marker.
     pub fn marker(&self) -> Option<&Marker> {
         match &self.content {
@@ -105,12 +113,14 @@ pub fn parse(entry: &Entry) -> ParsedMessage {
         Some(IngressSubject::Terms) => store::read_marker(entry).map_or(Content::Foreign, Content::Marker),
         None => Content::Foreign,
     };
+    let signature = matches!(content, Content::Batch(Ok(_))).then(|| Signature::read(entry)).flatten();
     ParsedMessage {
         position: entry.sequence,
         recorded_at: entry.recorded_at,
         subject: entry.subject.clone(),
         digest: Digest::of(&entry.payload),
         content,
+        signature,
     }
 }
 

@@ -18,6 +18,7 @@ use jackpot_core::time::Millis;
 use crate::batch::{Content, Envelope, ParsedMessage, refused_weight};
 use crate::detail::detail;
 use crate::draft::SourceDraft;
+use crate::signature::Signature;
 use crate::state::State;
 use crate::terms::CompiledTerms;
 use crate::window::{Repeat, Standing};
@@ -67,7 +68,7 @@ struct Load {
 }
 
 impl<'s> Cutter<'s> {
-    /// An empty frame. `lateness_ms` is how far the watermark stays behind the highest event time.
+    /// An empty frame. The terms must be complete where a batch of a keyed source comes. `lateness_ms` is how far the watermark stays behind the highest event time.
     pub fn new(state: &'s State, terms: &'s CompiledTerms, lateness_ms: i64) -> Self {
         let tail = state.tail();
         assert!(terms.revision() >= tail.terms, "revisions of the terms only grow");
@@ -177,8 +178,8 @@ impl<'s> Cutter<'s> {
                 && load.bytes <= limits::FRAME_BYTES_MAX
     }
 
-    /// Judges a batch as a whole, in the order of the contract: whether the source is known, then its sequence. The
-    /// signature of a source with keys belongs between the two. Gives the gaps that its acceptance makes.
+    /// Judges a batch as a whole, in the order of the contract: whether the source is known, then its signature where
+    /// it has keys, then its sequence. Gives the gaps that its acceptance makes.
     fn judge(&mut self, message: &ParsedMessage, envelope: &Envelope) -> Result<Vec<Gap>, RefusedBatch> {
         let (operator, source) = message.sender();
         let sequence = envelope.sequence;
@@ -194,6 +195,11 @@ impl<'s> Cutter<'s> {
                 self.terms.revision()
             ));
             return Err(refuse(Reason::UnknownSource, sentence));
+        }
+        let keys = self.terms.keys(source);
+        if !keys.is_empty() {
+            Signature::judge(message.signature.as_deref(), &format!("{source}/{sequence}"), keys)
+                .map_err(|sentence| refuse(Reason::BadSignature, sentence))?;
         }
         let content = message.digest.short();
         let draft = self.source(source);

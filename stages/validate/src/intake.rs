@@ -25,12 +25,15 @@ use jackpot_core::stage::Contradiction;
 use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 
-use crate::batch::{ParsedMessage, parse};
+use crate::batch::{Content, ParsedMessage, parse};
 use crate::cut::{Cutter, Taken, tally};
+use crate::keys::KeyFile;
 use crate::recut::recut;
 use crate::state::State;
 use crate::terms::CompiledTerms;
 
+/// How often the key file is read again while a key is missing.
+const KEYS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a partition that has read all says so.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
 /// Ingress messages that wait for a frame at most.
@@ -67,6 +70,10 @@ pub struct Intake<L> {
     before: Ingress,
     /// The terms in force behind the last message that was cut.
     terms: CompiledTerms,
+    /// Where the secrets of their keys are.
+    keys: KeyFile,
+    /// Where a key of the terms in force is missing: what was said of that, and when the file is read again.
+    halt: Option<(String, Instant)>,
     queue: Queue,
     /// Up to where the ingress is known to hold nothing more for this partition.
     looked: u64,
@@ -111,12 +118,19 @@ impl<L: Log> Intake<L> {
             state: State::new(partition),
             before: Ingress::default(),
             terms: CompiledTerms::new(&jackpot_core::terms::Terms::none()),
+            keys: KeyFile::default(),
+            halt: None,
             queue: Queue::default(),
             looked: 0,
             clock_astray,
             others: None,
             heard: 0,
         }
+    }
+
+    /// The same with the keys of a file, which terms that name keys need.
+    pub fn with_keys(self, keys: KeyFile) -> Self {
+        Self { keys, ..self }
     }
 
     /// Brings the state to the end of the spine, whoever wrote it, and opens the ingress behind it.
@@ -252,9 +266,33 @@ impl<L: Log> Intake<L> {
     /// Takes up a revision of the terms.
     async fn turn(&mut self, revision: u64) -> Result<(), Trouble> {
         if self.terms.revision() != revision {
-            self.terms = CompiledTerms::new(&*self.context.terms.get(revision).await?);
+            self.terms = self.keys.compile(&*self.context.terms.get(revision).await?).0;
         }
         Ok(())
+    }
+
+    /// Whether the partition is halted: a key of the terms in force is missing, and no marker of later ones is what
+    /// comes next. Nothing is cut or said then, and the file is read again every second, until the key is there.
+    async fn is_halted(&mut self) -> Result<bool, Trouble> {
+        if !self.terms.is_complete() && !self.queue.turns(self.terms.revision()) {
+            if self.halt.as_ref().is_some_and(|&(_, again)| Instant::now() < again) {
+                return Ok(true);
+            }
+            let terms = self.context.terms.get(self.terms.revision()).await?;
+            let (compiled, missing) = self.keys.compile(&terms);
+            self.terms = compiled;
+            if let Some(why) = missing {
+                if self.halt.as_ref().is_none_or(|(said, _)| *said != why) {
+                    self.context.halted(&self.name, &why);
+                }
+                self.halt = Some((why, Instant::now() + KEYS_INTERVAL));
+                return Ok(true);
+            }
+        }
+        if self.halt.take().is_some() {
+            self.context.working(&self.name);
+        }
+        Ok(false)
     }
 
     /// Reads again what a frame was made of, so that an ingress that is not the one we know is noticed.
@@ -292,6 +330,9 @@ impl<L: Log> Intake<L> {
     /// Cuts the next frame out of the queue; `None` when it holds no batch.
     async fn cut(&mut self) -> Result<Option<Frame<Validated>>, Trouble> {
         loop {
+            if self.is_halted().await? {
+                return Ok(None);
+            }
             let mut cutter = Cutter::new(&self.state, &self.terms, self.settings.lateness_ms());
             let mut turn = None;
             self.queue.passed = 0;
@@ -315,7 +356,7 @@ impl<L: Log> Intake<L> {
                     marker.revision
                 ))));
             }
-            self.terms = CompiledTerms::new(&terms);
+            self.terms = self.keys.compile(&terms).0;
         }
     }
 
@@ -409,7 +450,12 @@ impl<L: Log> Part for Intake<L> {
     async fn pass(&mut self) -> Result<(), Trouble> {
         let mut reader = self.resume().await?;
         let mut appender = self.context.log.appender().await?;
-        self.context.working(&self.name);
+        self.halt = None;
+        // Where more is stored, the terms in force are perhaps those of a marker that is still to be read.
+        let last = self.context.log.extent(topology::WAGERS).await?.last;
+        if self.has_more(last).await? || !self.is_halted().await? {
+            self.context.working(&self.name);
+        }
         let mut flight: Option<Flight> = None;
         let mut heard = Instant::now();
         let mut idle_from = heard + self.settings.idle_after;
@@ -426,7 +472,8 @@ impl<L: Log> Part for Intake<L> {
                 appender.send(Append { subject, headers: Vec::new(), payload, expect }).await?;
                 flight = Some(Flight { frame, digest, sent: Instant::now() });
             }
-            let idle = flight.is_none() && !self.queue.waiting();
+            let idle = flight.is_none() && !self.queue.waiting() && self.halt.is_none();
+            let again = self.halt.as_ref().map(|&(_, again)| again);
             tokio::select! {
                 biased;
                 () = self.context.stopped() => break,
@@ -439,6 +486,9 @@ impl<L: Log> Part for Intake<L> {
                     heard = Instant::now();
                     idle_from = heard + self.settings.idle_after;
                     due = idle_from.min(heard + NOTICE_INTERVAL);
+                }
+                () = sleep_until(again.unwrap_or(due)), if again.is_some() => {
+                    self.is_halted().await?;
                 }
                 () = sleep_until(due), if idle => {
                     let now = Instant::now();
@@ -488,8 +538,19 @@ impl<L: Log> Part for Intake<L> {
 
 impl Queue {
     fn push(&mut self, entry: &Entry) {
-        self.bytes += entry.payload.len();
-        self.messages.push_back((parse(entry), entry.payload.len()));
+        let message = parse(entry);
+        let bytes = entry.payload.len() + message.headers_len();
+        self.bytes += bytes;
+        self.messages.push_back((message, bytes));
+    }
+
+    /// Whether terms after this revision come into force before any batch.
+    fn turns(&self, revision: u64) -> bool {
+        let later =
+            |message: &ParsedMessage| message.marker().is_some_and(|marker| marker.revision > revision);
+        let batch = |message: &ParsedMessage| matches!(message.content, Content::Batch(_));
+        let next = self.messages.iter().find(|(message, _)| batch(message) || later(message));
+        next.is_some_and(|(message, _)| later(message))
     }
 
     fn has_room(&self) -> bool {

@@ -10,8 +10,9 @@
 //! | `json` | the scanner |
 //! | `detail` | sentences of refusals |
 //! | `wager`, `batch` | what a message says by itself |
+//! | `signature` | what its headers say, and whether that holds |
 //! | `window`, `state` | what is remembered |
-//! | `terms` | what is in force |
+//! | `terms`, `keys` | what is in force, and the secrets that it names |
 //! | `draft`, `cut` | the frame being cut |
 //! | `recut` | a recorded frame, made again |
 //! | [`intake`] | reads the ingress and appends the frames |
@@ -22,7 +23,9 @@ mod detail;
 mod draft;
 pub mod intake;
 mod json;
+mod keys;
 mod recut;
+mod signature;
 mod state;
 mod terms;
 mod wager;
@@ -30,6 +33,7 @@ mod window;
 
 pub use batch::{ParsedMessage, parse};
 pub use cut::{Cutter, Taken, tally};
+pub use keys::KeyFile;
 pub use recut::recut;
 pub use state::{State, Tail};
 pub use terms::CompiledTerms;

@@ -1,7 +1,9 @@
 //! The stage as the runner drives it: ingress in, frames out, and the state that follows from them.
 
 mod cuts;
+mod halts;
 mod refusals;
+mod signatures;
 
 use bytes::Bytes;
 use jackpot_core::digest::Digest;
@@ -9,6 +11,7 @@ use jackpot_core::frame::Frame;
 use jackpot_core::frame::batch::{HitClaim, Verdict};
 use jackpot_core::frame::symbols::Symbol;
 use jackpot_core::frame::validated::{Validated, Wager};
+use jackpot_core::keys::{self, Keys};
 use jackpot_core::log::Entry;
 use jackpot_core::terms::{Operator, Source, Terms};
 use jackpot_core::time::Millis;
@@ -20,16 +23,32 @@ use crate::{CompiledTerms, Cutter, ParsedMessage, State, Taken, parse};
 const RECORDED_AT: Millis = Millis(1_780_949_731_000);
 const LATENESS_MS: i64 = 2_000;
 
-/// Terms with sources `eu1` and `eu2` of `acme`.
+/// The key file.
+const KEYS: &str = "k1 whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\nk2 whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD\n";
+
+fn keys() -> Keys {
+    Keys::parse(KEYS.as_bytes()).expect("the keys have no faults")
+}
+
+/// Terms with sources `eu1` and `eu2` of `acme`, and `signed`, which must sign with `k1` or `k2`.
 fn terms(revision: u64, sequence_from: [Option<u64>; 2]) -> Terms {
-    let sources = ["eu1", "eu2"].into_iter().zip(sequence_from).map(|(source, sequence_from)| Source {
+    let source = |(source, keys, sequence_from): (&str, &[&str], _)| Source {
         source: source.into(),
         operator: "acme".into(),
-        keys: Vec::new(),
+        keys: keys.iter().map(|&key| key.into()).collect(),
         sequence_from,
-    });
+    };
+    let [first, second] = sequence_from;
+    let sources = [("eu1", &[][..], first), ("eu2", &[], second), ("signed", &["k1", "k2"], None)];
     let operators = vec![Operator { operator: "acme".into(), jurisdictions: vec!["MT".into()] }];
-    Terms { revision, operators, sources: sources.collect(), ..Terms::none() }
+    Terms { revision, operators, sources: sources.map(source).into(), ..Terms::none() }
+}
+
+/// A batch of a source, signed with a key.
+fn signed(entry: Entry, key: &str, source: &str, sequence: u64) -> Entry {
+    let keys = keys();
+    let key = keys.get(key).expect("the key is in the file");
+    Entry { headers: keys::headers(key, source, sequence, 1_780_949_731, &entry.payload), ..entry }
 }
 
 fn message(position: u64, subject: &str, recorded_at: Millis, body: impl Into<Bytes>) -> Entry {
@@ -68,7 +87,7 @@ fn wager(session: &str, interaction: u64) -> String {
 fn run(state: &mut State, revisions: &[Terms], ingress: &[Entry], cuts: &[usize]) -> Vec<Frame<Validated>> {
     let compiled = |revision| {
         let terms = revisions.iter().find(|terms| terms.revision == revision).cloned();
-        CompiledTerms::new(&terms.unwrap_or_else(Terms::none))
+        CompiledTerms::with_keys(&terms.unwrap_or_else(Terms::none), &keys())
     };
     let mut queue: Vec<ParsedMessage> = ingress.iter().map(parse).collect();
     let mut terms = compiled(state.tail().terms);
@@ -151,7 +170,7 @@ fn outcomes(frames: &[Frame<Validated>]) -> Vec<String> {
     outcomes
 }
 
-/// Frames as they are stored, folded into a fresh state.
+/// Frames as they are stored, folded into a fresh state, for which no key is needed.
 fn replay(mut state: State, revisions: &[Terms], frames: &[Frame<Validated>]) -> State {
     for frame in frames {
         let terms = revisions.iter().find(|terms| terms.revision == frame.header.terms).cloned();

@@ -22,7 +22,7 @@ fn step() -> impl Strategy<Value = (Step, i64)> {
     let distance =
         prop_oneof![6 => Just(1_i64), 3 => -3_i64..4, 1 => -1_100_i64..1_100, 1 => Just(1_000_001_i64)];
     let wagers = proptest::collection::vec((0_u8..12, 0_u64..5), 1..3);
-    let source = prop_oneof![5 => Just("eu1"), 1 => Just("eu2"), 1 => Just("eu3")];
+    let source = prop_oneof![5 => Just("eu1"), 1 => Just("eu2"), 1 => Just("eu3"), 1 => Just("signed")];
     let step = prop_oneof![
         12 => (source, distance, wagers, any::<bool>())
             .prop_map(|(source, step, wagers, pad)| Step::Batch { source, step, wagers, pad }),
@@ -58,7 +58,9 @@ fn ingress(steps: &[(Step, i64)]) -> Vec<Entry> {
                     })
                     .collect();
                 let body = batch(source, sequence.unsigned_abs(), &wagers);
-                message(position, &format!("lane.0.acme.{source}"), at, body)
+                let entry = message(position, &format!("lane.0.acme.{source}"), at, body);
+                // Whether it is signed matters to one source alone.
+                if *pad { entry } else { signed(entry, "k2", source, sequence.unsigned_abs()) }
             }
             Step::Garbage => message(position, "lane.0.acme.eu1", at, "{"),
             Step::Foreign => message(position, "lane.0.terms", at, "{"),
