@@ -195,7 +195,9 @@ async fn publish(log: &JetStream, batches: &[Batch]) -> anyhow::Result<()> {
     let mut publisher = Publisher::new(log.clone(), PATIENCE);
     for (place, batch) in batches.iter().enumerate() {
         let subject = topology::wagers(&batch.operator, &batch.source);
-        publisher.publish(Letter { place, subject, payload: batch.body.clone() }).await?;
+        publisher
+            .publish(Letter { place, subject, headers: Vec::new(), payload: batch.body.clone() })
+            .await?;
     }
     publisher.finish().await?;
     match publisher.rejected.first() {

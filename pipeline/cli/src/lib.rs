@@ -7,6 +7,7 @@ pub mod cli;
 pub mod duration;
 pub mod exit;
 pub mod init;
+pub mod keys;
 pub mod load;
 pub mod progress;
 pub mod publish;

@@ -23,6 +23,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
 use crate::duration;
+use crate::keys::{KeysFlag, Signer};
 use crate::progress::{Progress, counted};
 use crate::publish::publisher::{Letter, Publisher};
 use crate::server::Server;
@@ -53,6 +54,8 @@ pub struct Args {
     /// The first batch number of each source; after its last batch where it is not given.
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000_000_000))]
     from: Option<u64>,
+    #[command(flatten)]
+    pub(crate) keys: KeysFlag,
     /// Wagers of a batch at most.
     #[arg(long, value_name = "N", default_value_t = BATCH, value_parser = RangedU64ValueParser::<u64>::new().range(1..=500))]
     batch: u64,
@@ -63,9 +66,13 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run<L: Log>(args: &Args, log: L, out: &mut impl Write) -> anyhow::Result<()> {
+    let keys = args.keys.read()?;
     let terms = in_force(&log).await?;
-    for source in terms.sources.iter().filter(|source| !source.keys.is_empty()) {
-        eprintln!("jackpot: {} is left out, since its batches must be signed", source.source);
+    let signer = Signer::new(keys).under(&terms);
+    for source in &terms.sources {
+        if let Err(why) = signer.key(&source.source) {
+            eprintln!("jackpot: {} is left out: its batches {why}", source.source);
+        }
     }
     let settings = Settings {
         seed: args.seed,
@@ -75,13 +82,13 @@ pub async fn run<L: Log>(args: &Args, log: L, out: &mut impl Write) -> anyhow::R
         batch: usize::try_from(args.batch).unwrap_or(limits::BATCH_WAGERS_MAX),
         from: first_numbers(&log, &terms, args.from).await?,
     };
-    let traffic = Traffic::new(&terms, settings)?;
+    let traffic = Traffic::new(&playable(&terms, &signer), settings)?;
     if args.print {
         return print(traffic, args.start.is_none(), out).await;
     }
     let mut progress = Progress::new();
     let (began, mut wagers) = (Instant::now(), 0);
-    let published = publish(traffic, log, |more| {
+    let published = publish(traffic, log, &signer, |more| {
         wagers += more;
         progress.show(|| format!("{} published", counted(wagers, "wager", "wagers")));
     })
@@ -97,10 +104,20 @@ pub async fn run<L: Log>(args: &Args, log: L, out: &mut impl Write) -> anyhow::R
     Ok(())
 }
 
-/// Publishes traffic as it falls due, telling `published` the wagers of each batch; gives the batches.
+/// The terms as traffic sees them, which leaves sources with keys out: those that can be signed have none.
+pub fn playable(terms: &Terms, signer: &Signer) -> Terms {
+    let mut playable = terms.clone();
+    for source in playable.sources.iter_mut().filter(|source| signer.key(&source.source).is_ok()) {
+        source.keys.clear();
+    }
+    playable
+}
+
+/// Publishes traffic as it falls due, signed where it must be, telling `published` the wagers of each batch; gives the batches.
 pub async fn publish<L: Log>(
     traffic: Traffic,
     log: L,
+    signer: &Signer,
     mut published: impl FnMut(u64),
 ) -> anyhow::Result<u64> {
     let mut publisher: Publisher<L, Place> = Publisher::new(log, PATIENCE);
@@ -108,8 +125,10 @@ pub async fn publish<L: Log>(
     for batch in traffic {
         wait_until(began, batch.due_ms).await;
         let subject = topology::wagers(&batch.operator, &batch.source);
+        let signed = signer.headers(&batch.source, || Ok(batch.sequence), &batch.body);
+        let headers = signed.map_err(|why| anyhow!("the batches of {} {why}", batch.source))?;
         let place = Place { source: batch.source, sequence: batch.sequence };
-        publisher.publish(Letter { place, subject, payload: batch.body }).await?;
+        publisher.publish(Letter { place, subject, headers, payload: batch.body }).await?;
         published(batch.wagers);
     }
     publisher.finish().await?;
@@ -214,7 +233,7 @@ mod tests {
             let settings =
                 Settings { seed: 1, start: Millis(0), rate: 10_000, wagers: 1_000, batch: 20, from };
             let traffic = Traffic::new(&terms, settings).expect("the example can be played");
-            publish(traffic, memory.clone(), |_| {}).await.expect("it is published");
+            publish(traffic, memory.clone(), &Signer::default(), |_| {}).await.expect("it is published");
         }
         let from = first_numbers(&memory, &terms, None).await.expect("numbers");
         let batches: u64 = from.values().map(|next| next - 1).sum();

@@ -1,5 +1,6 @@
 //! `jackpot publish`: newline-delimited wager batches, each line's bytes unchanged, per source in the order of
-//! the files. It reads only `operator` and `source` of a line; what a batch is worth, validate decides.
+//! the files. It reads only `operator` and `source` of a line, and `sequence` where the source has keys in the terms in
+//! force, to sign it; what a batch is worth, validate decides.
 
 pub mod address;
 pub mod lines;
@@ -9,12 +10,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
+use bytes::Bytes;
 use jackpot_core::log::Log;
 use tokio::time::Instant;
 
 use crate::duration;
+use crate::keys::{KeysFlag, Signer};
 use crate::progress::{Progress, counted};
 use crate::server::Server;
+use address::Address;
 use lines::Place;
 use publisher::{Letter, Publisher, Rejection};
 
@@ -29,6 +33,8 @@ pub struct Args {
     /// Files of batches, one a line; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) keys: KeysFlag,
     /// How long to wait for a server that is away or full.
     #[arg(long, default_value = "60s", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
@@ -37,14 +43,16 @@ pub struct Args {
 /// Publishes all lines; fails when one of them could not be.
 pub async fn run<L: Log>(args: Args, log: L) -> anyhow::Result<()> {
     let began = Instant::now();
+    let mut signer = Signer::new(args.keys.read()?);
     let mut lines = lines::read(args.files);
-    let mut publisher: Publisher<L, Place> = Publisher::new(log, args.timeout);
+    let mut publisher: Publisher<L, Place> = Publisher::new(log.clone(), args.timeout);
     let mut unaddressed = Vec::new();
     let mut progress = Progress::new();
     while let Some((place, content)) = lines.recv().await {
-        match content.and_then(|payload| Ok((address::subject(&payload)?, payload))) {
-            Ok((subject, payload)) => {
-                let sent = publisher.publish(Letter { place, subject, payload }).await;
+        signer.look(&log, args.timeout).await?;
+        match content.and_then(|payload| letter(&signer, &place, payload)) {
+            Ok(letter) => {
+                let sent = publisher.publish(letter).await;
                 if sent.is_err() {
                     progress.clear();
                 }
@@ -64,6 +72,13 @@ pub async fn run<L: Log>(args: Args, log: L) -> anyhow::Result<()> {
         began.elapsed().as_millis()
     );
     name(&unaddressed)
+}
+
+/// A line with its address, signed where its source has keys.
+fn letter(signer: &Signer, place: &Place, payload: Bytes) -> Result<Letter<Place>, String> {
+    let address = Address::read(&payload)?;
+    let headers = signer.headers(&address.source, || address::sequence(&payload), &payload)?;
+    Ok(Letter { place: place.clone(), subject: address.subject(), headers, payload })
 }
 
 /// Names the lines that were left out.

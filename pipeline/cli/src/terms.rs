@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use jackpot_core::frame::Header;
 use jackpot_core::frame::validated::Validated;
+use jackpot_core::keys::Keys;
 use jackpot_core::log::{AppendError, Log, LogError};
 use jackpot_core::record::IdleNotice;
 use jackpot_core::terms::store::{self, StoreError};
@@ -19,6 +20,7 @@ use jackpot_core::topology::{self, Lane};
 use tokio::time::{Instant, sleep};
 
 use crate::duration;
+use crate::keys::KeysFlag;
 use crate::progress::counted;
 use crate::server::Server;
 use crate::{streams, wait};
@@ -55,6 +57,8 @@ pub struct ApplyArgs {
     pub(crate) server: Server,
     /// The document.
     file: PathBuf,
+    #[command(flatten)]
+    keys: KeysFlag,
     /// How long to wait until every partition runs it.
     #[arg(long, default_value = "60s", value_parser = duration::parse)]
     timeout: Duration,
@@ -111,12 +115,27 @@ fn refused(name: &str, found: &[Fault], faults: &mut impl Write) -> anyhow::Erro
 /// Checks, stores and activates terms, and waits until they run.
 pub async fn apply<L: Log>(args: &ApplyArgs, log: &L, out: &mut impl Write) -> anyhow::Result<()> {
     let document = read(&args.file)?;
-    let terms = parse(&args.file.display().to_string(), &document, &mut std::io::stderr())?;
+    let name = args.file.display().to_string();
+    let terms = parse(&name, &document, &mut std::io::stderr())?;
+    match args.keys.read()? {
+        Some(keys) => find_keys(&name, &terms, &args.keys, Some(&keys))?,
+        None if terms.sources.iter().any(|source| !source.keys.is_empty()) => eprintln!(
+            "jackpot: {name} names keys, and without --keys FILE nobody sees whether they are there; validate stops at this \
+             revision where one is missing"
+        ),
+        None => {}
+    }
     let deadline = Instant::now() + args.timeout;
     activate(log, &terms, deadline).await?;
     running(log, terms.revision, deadline).await?;
     writeln!(out, "revision {} is in force on every partition", terms.revision)?;
     Ok(())
+}
+
+/// Refuses terms that name a key that is not there.
+pub fn find_keys(name: &str, terms: &Terms, flag: &KeysFlag, keys: Option<&Keys>) -> anyhow::Result<()> {
+    let faults = flag.faults(terms, keys);
+    if faults.is_empty() { Ok(()) } else { Err(refused(name, &faults, &mut std::io::stderr())) }
 }
 
 /// Stores terms and puts their markers into the ingress; all of it is safe to repeat.

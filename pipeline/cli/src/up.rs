@@ -15,6 +15,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use clap::builder::RangedI64ValueParser;
 use jackpot_core::broker::{Broker, BrokerError, BrokerSettings, Sync};
+use jackpot_core::keys::Keys;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::log::jetstream::setup::SetUp;
 use jackpot_core::refusal::StageName;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::exit::Unusable;
+use crate::keys::KeysFlag;
 use crate::server::{self, Credentials};
 use crate::{init, terms};
 use fleet::Fleet;
@@ -57,9 +59,8 @@ pub struct Args {
     /// The first of the five metrics ports, in the order of the pipeline; 0: any that are free.
     #[arg(long, value_name = "PORT", default_value_t = 9600, value_parser = RangedI64ValueParser::<u16>::new().range(0..=65_531))]
     metrics_port: u16,
-    /// The secrets of the keys that the terms name.
-    #[arg(long, env = "JACKPOT_KEYS", value_name = "FILE")]
-    keys: Option<PathBuf>,
+    #[command(flatten)]
+    keys: KeysFlag,
     /// The terms to apply; the example terms where none are in force.
     #[arg(long, value_name = "FILE")]
     terms: Option<PathBuf>,
@@ -83,13 +84,14 @@ pub enum SyncMode {
 /// Runs everything until it is told to stop, or cannot go on.
 pub async fn run(args: Args, out: &mut impl Write) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
-    let named = args.named_terms()?;
+    let keys = args.keys.read()?;
+    let named = args.named_terms(keys.as_ref())?;
     let (mut fleet, mut failures) = Fleet::new();
     let ended = tokio::select! {
         biased;
         () = stop.asked() => Ok(()),
         Some(failure) = failures.recv() => Err(failure),
-        result = bring_up(&args, named, &mut fleet, out) => result,
+        result = bring_up(&args, named, keys, &mut fleet, out) => result,
     };
     if !fleet.is_empty() {
         eprintln!("jackpot: stopping the stages, then the server");
@@ -102,10 +104,11 @@ pub async fn run(args: Args, out: &mut impl Write) -> anyhow::Result<()> {
 async fn bring_up(
     args: &Args,
     named: Option<(String, Terms)>,
+    keys: Option<Keys>,
     fleet: &mut Fleet,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    for (flag, file) in args.files() {
+    for (flag, file) in args.credentials.files() {
         server::readable(flag, file)?;
     }
     let stages = stages::find().await?;
@@ -133,7 +136,7 @@ async fn bring_up(
     }
     say_where(args, &url, &ports, partitions, &terms, out)?;
     if args.demo {
-        return demo::run(&log, &terms, out).await;
+        return demo::run(&log, &terms, keys, out).await;
     }
     std::future::pending().await
 }
@@ -249,18 +252,14 @@ impl Args {
         self.nats.as_deref().or_else(from_environment)
     }
 
-    /// The terms that were named, read before anything is started.
-    fn named_terms(&self) -> anyhow::Result<Option<(String, Terms)>> {
+    /// The terms that were named, with all their keys, read before anything is started.
+    fn named_terms(&self, keys: Option<&Keys>) -> anyhow::Result<Option<(String, Terms)>> {
         let Some(file) = &self.terms else { return Ok(None) };
         server::readable("--terms", file)?;
         let name = file.display().to_string();
         let terms = terms::parse(&name, &terms::read(file)?, &mut std::io::stderr())?;
+        terms::find_keys(&name, &terms, &self.keys, keys)?;
         Ok(Some((name, terms)))
-    }
-
-    fn files(&self) -> impl Iterator<Item = (&'static str, &std::path::Path)> {
-        let keys = self.keys.as_deref().map(|file| ("--keys", file));
-        self.credentials.files().chain(keys)
     }
 }
 

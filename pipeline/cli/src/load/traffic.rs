@@ -61,7 +61,7 @@ pub enum TrafficError {
     NoGame,
     /// No source that could send anything.
     #[error(
-        "the terms in force have no source without keys whose operator may take wagers anywhere; apply terms that do"
+        "the terms in force have no source that need not sign, or whose key is there, and whose operator may take wagers anywhere; apply terms that do, or name the key file with --keys"
     )]
     NoSource,
 }

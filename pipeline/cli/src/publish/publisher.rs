@@ -27,6 +27,8 @@ pub struct Letter<P> {
     pub place: P,
     /// Where it goes.
     pub subject: String,
+    /// Headers: its signature, where it has one.
+    pub headers: Vec<(String, String)>,
     /// Its body.
     pub payload: Bytes,
 }
@@ -163,7 +165,7 @@ impl<L: Log, P: fmt::Display> Publisher<L, P> {
         {
             let append = Append {
                 subject: letter.subject.clone(),
-                headers: Vec::new(),
+                headers: letter.headers.clone(),
                 payload: letter.payload.clone(),
                 expect: Expect::Any,
             };
@@ -251,7 +253,7 @@ mod tests {
     fn letter(number: u64) -> Letter<u64> {
         let subject =
             topology::wagers("acme", ["eu1", "eu2", "eu3"][usize::try_from(number % 3).expect("small")]);
-        Letter { place: number, subject, payload: Bytes::from(number.to_string()) }
+        Letter { place: number, subject, headers: Vec::new(), payload: Bytes::from(number.to_string()) }
     }
 
     /// What is stored, by source, in order, each batch where it was stored first.

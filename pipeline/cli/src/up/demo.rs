@@ -2,10 +2,12 @@
 
 use std::io::Write;
 
+use jackpot_core::keys::Keys;
 use jackpot_core::log::Log;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 
+use crate::keys::Signer;
 use crate::load::traffic::{Settings, Traffic};
 use crate::load::{self, first_numbers};
 use crate::watch;
@@ -16,7 +18,13 @@ const RATE: u64 = 200;
 const BATCH: usize = 50;
 
 /// Publishes and shows, until something fails.
-pub async fn run<L: Log>(log: &L, terms: &Terms, out: &mut impl Write) -> anyhow::Result<()> {
+pub async fn run<L: Log>(
+    log: &L,
+    terms: &Terms,
+    keys: Option<Keys>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let signer = Signer::new(keys).under(terms);
     let settings = Settings {
         seed: 1,
         start: Millis::now(),
@@ -25,9 +33,9 @@ pub async fn run<L: Log>(log: &L, terms: &Terms, out: &mut impl Write) -> anyhow
         batch: BATCH,
         from: first_numbers(log, terms, None).await?,
     };
-    let traffic = Traffic::new(terms, settings)?;
+    let traffic = Traffic::new(&load::playable(terms, &signer), settings)?;
     tokio::select! {
-        published = load::publish(traffic, log.clone(), |_| {}) => published.map(drop),
+        published = load::publish(traffic, log.clone(), &signer, |_| {}) => published.map(drop),
         shown = watch::run(log, out) => shown,
     }
 }

@@ -88,7 +88,7 @@ pub fn command(program: &Path, name: StageName, url: &str, args: &Args, ports: &
         command.arg(flag).arg(file);
     }
     if name == StageName::Validate
-        && let Some(keys) = &args.keys
+        && let Some(keys) = &args.keys.file
     {
         command.arg("--keys").arg(keys);
     }
