@@ -97,3 +97,15 @@ async fn view(view: &views::View, args: &views::Args, out: &mut impl Write) -> a
 fn patient() -> Duration {
     load::PATIENCE
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_command_has_two_flags_of_one_name() {
+        Cli::command().debug_assert();
+    }
+}

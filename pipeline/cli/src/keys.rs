@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct KeysFlag {
     /// The secrets of the keys that the terms name, a line each: `<key id> whsec_<base64>`.
-    #[arg(long = "keys", env = "JACKPOT_KEYS", value_name = "FILE")]
+    #[arg(id = "keys", long, env = "JACKPOT_KEYS", value_name = "FILE")]
     pub file: Option<PathBuf>,
 }
 
