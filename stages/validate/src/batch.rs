@@ -43,6 +43,8 @@ pub struct ParsedMessage {
     pub(crate) content: Content,
     /// Its signature, where it is a batch that can be read and has one; with its body.
     pub(crate) signature: Option<Box<Signature>>,
+    /// Where its frame is cut again: what that records of its signature.
+    pub(crate) recorded: Option<Result<(), Box<str>>>,
 }
 
 /// What an ingress message is.
@@ -87,6 +89,12 @@ impl ParsedMessage {
         self.signature.as_ref().map_or(0, |signature| signature.len())
     }
 
+    /// The same with what its frame records of its signature ([`crate::recorded_signature`]). That is not judged
+    /// again: which keys there were then, nobody can tell.
+    pub fn with_recorded(self, signature: Result<(), Box<str>>) -> Self {
+        Self { recorded: Some(signature), ..self }
+    }
+
     /// The revision that it puts in force, if it is a marker.
     pub fn marker(&self) -> Option<&Marker> {
         match &self.content {
@@ -121,6 +129,7 @@ pub fn parse(entry: &Entry) -> ParsedMessage {
         digest: Digest::of(&entry.payload),
         content,
         signature,
+        recorded: None,
     }
 }
 

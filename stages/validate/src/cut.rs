@@ -198,8 +198,10 @@ impl<'s> Cutter<'s> {
         }
         let keys = self.terms.keys(source);
         if !keys.is_empty() {
-            Signature::judge(message.signature.as_deref(), &format!("{source}/{sequence}"), keys)
-                .map_err(|sentence| refuse(Reason::BadSignature, sentence))?;
+            let judge =
+                || Signature::judge(message.signature.as_deref(), &format!("{source}/{sequence}"), keys);
+            let judged = message.recorded.clone().unwrap_or_else(judge);
+            judged.map_err(|sentence| refuse(Reason::BadSignature, sentence))?;
         }
         let content = message.digest.short();
         let draft = self.source(source);

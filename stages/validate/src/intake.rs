@@ -28,7 +28,7 @@ use jackpot_core::topology::{self, Lane};
 use crate::batch::{Content, ParsedMessage, parse};
 use crate::cut::{Cutter, Taken, tally};
 use crate::keys::KeyFile;
-use crate::recut::recut;
+use crate::recut::{recorded_signature, recut};
 use crate::state::State;
 use crate::terms::CompiledTerms;
 
@@ -92,11 +92,12 @@ struct Queue {
     passed: usize,
 }
 
-/// When the broker received ingress messages, by position, as a frame records it.
-type Times = BTreeMap<u64, Millis>;
+/// What a frame records of ingress messages, by position: when the broker received them, and of their signatures.
+type Recorded = BTreeMap<u64, (Millis, Result<(), Box<str>>)>;
 
-fn times<W>(batches: &[Batch<W>]) -> Times {
-    batches.iter().map(|batch| (batch.position, batch.recorded_at)).collect()
+fn record_of<W>(batches: &[Batch<W>]) -> Recorded {
+    let recorded = |batch: &Batch<W>| (batch.recorded_at, recorded_signature(&batch.verdict));
+    batches.iter().map(|batch| (batch.position, recorded(batch))).collect()
 }
 
 /// A frame whose append is not acknowledged.
@@ -157,7 +158,7 @@ impl<L: Log> Intake<L> {
                 self.catch_up(&stream, last - 1).await?;
                 self.take_last(&entry).await?
             }
-            _ => self.read_ingress(self.before, known.frame, known.ingress, &Times::new()).await?.0,
+            _ => self.read_ingress(self.before, known.frame, known.ingress, &Recorded::new()).await?.0,
         };
         while self.state.tail().frame < made {
             reader = self.rebuild().await?;
@@ -197,7 +198,7 @@ impl<L: Log> Intake<L> {
     async fn take_last(&mut self, entry: &Entry) -> Result<L::Reader, Trouble> {
         let recorded = self.decode(entry)?;
         let digest = Digest::of(&entry.payload);
-        let (reader, frame) = self.recut(&recorded.header, &times(&recorded.body.batches)).await?;
+        let (reader, frame) = self.recut(&recorded.header, &record_of(&recorded.body.batches)).await?;
         // A frame that does not even follow is refused when it is folded.
         let follows = recorded.header.previous == self.state.tail().digest;
         if follows && frame.is_none_or(|frame| Digest::of(&frame.encode()) != digest) {
@@ -227,7 +228,7 @@ impl<L: Log> Intake<L> {
         let made = self.context.log.get(&stream, sequence).await?;
         let made = made.ok_or_else(|| lost("what geofence made of it is not there"))?;
         let made = Frame::<Geofenced>::decode(&made.payload).map_err(|error| lost(&error.to_string()))?;
-        let (reader, frame) = self.recut(&made.header, &times(&made.body.batches)).await?;
+        let (reader, frame) = self.recut(&made.header, &record_of(&made.body.batches)).await?;
         let frame = frame.ok_or_else(|| lost("no frame can be cut there"))?;
         let payload = frame.encode();
         let digest = Digest::of(&payload);
@@ -248,11 +249,12 @@ impl<L: Log> Intake<L> {
     async fn recut(
         &mut self,
         recorded: &Header,
-        times: &Times,
+        batches: &Recorded,
     ) -> Result<(L::Reader, Option<Frame<Validated>>), Trouble> {
         self.turn(recorded.terms).await?;
         let from = self.state.tail().ingress;
-        let (reader, messages) = self.read_ingress(from, recorded.sequence, recorded.ingress, times).await?;
+        let (reader, messages) =
+            self.read_ingress(from, recorded.sequence, recorded.ingress, batches).await?;
         Ok((reader, recut(&self.state, &self.terms, recorded, &messages)))
     }
 
@@ -301,7 +303,7 @@ impl<L: Log> Intake<L> {
         from: Ingress,
         frame: u64,
         until: Ingress,
-        times: &Times,
+        batches: &Recorded,
     ) -> Result<(L::Reader, Vec<ParsedMessage>), Trouble> {
         let foreign = || {
             Contradiction(format!(
@@ -320,9 +322,14 @@ impl<L: Log> Intake<L> {
         while read.position < until.position {
             let mut entry =
                 timeout(WATCHDOG, reader.next()).await.map_err(|_| Trouble::stalled(topology::WAGERS))??;
-            entry.recorded_at = times.get(&entry.sequence).copied().unwrap_or(entry.recorded_at);
             read = read.after(entry.sequence, &entry.subject, &Digest::of(&entry.payload));
-            messages.push(parse(&entry));
+            messages.push(match batches.get(&entry.sequence) {
+                None => parse(&entry),
+                Some((at, signature)) => {
+                    entry.recorded_at = *at;
+                    parse(&entry).with_recorded(signature.clone())
+                }
+            });
         }
         if read == until { Ok((reader, messages)) } else { Err(foreign().into()) }
     }

@@ -34,7 +34,7 @@ mod window;
 pub use batch::{ParsedMessage, parse};
 pub use cut::{Cutter, Taken, tally};
 pub use keys::KeyFile;
-pub use recut::recut;
+pub use recut::{recorded_signature, recut};
 pub use state::{State, Tail};
 pub use terms::CompiledTerms;
 

@@ -158,6 +158,41 @@ fn keys_rotate_with_the_terms() {
     assert_eq!(replay(State::new(0), &revisions, &frames), state, "no key is needed to fold");
 }
 
+/// What a frame records of a signature.
+type Told = Result<(), Box<str>>;
+
+/// Keys come and go; what was decided by them stays.
+#[test]
+fn a_frame_is_cut_again_without_keys() {
+    let terms = terms(1, [None; 2]);
+    let ingress = [
+        marker(1, RECORDED_AT, 1),
+        signed(unsigned(2, 1), "k1", "signed", 1),
+        unsigned(3, 2),
+        signed(unsigned(4, 1), "k2", "signed", 1),
+    ];
+    let frames = run(&mut State::new(0), std::slice::from_ref(&terms), &ingress, &[]);
+    let [frame] = &frames[..] else { panic!("one frame") };
+    let recut = |change: fn(usize, Told) -> Told| {
+        let mut batches = frame.body.batches.iter().enumerate();
+        let messages: Vec<_> = ingress
+            .iter()
+            .map(parse)
+            .map(|message| match message.marker() {
+                Some(_) => message,
+                None => {
+                    let (index, batch) = batches.next().expect("each batch is in the frame");
+                    message.with_recorded(change(index, crate::recorded_signature(&batch.verdict)))
+                }
+            })
+            .collect();
+        crate::recut(&State::new(0), &CompiledTerms::new(&terms), &frame.header, &messages)
+    };
+    assert_eq!(recut(|_, recorded| recorded).as_ref(), Some(frame));
+    let other = recut(|index, recorded| if index == 0 { Err("changed".into()) } else { recorded });
+    assert_ne!(other.as_ref(), Some(frame), "what is recorded counts");
+}
+
 #[test]
 fn only_a_batch_with_a_signature_keeps_its_body() {
     let held = |entry: &Entry| parse(entry).signature.is_some();
