@@ -1,6 +1,8 @@
 //! Two processes of each stage on one partition, neither of which knows of the other: every append is fenced, one
 //! wins, and what is stored is what one process alone would have stored. Everything is recomputed from its input.
 
+#![expect(clippy::unwrap_used, reason = "a check that cannot go on has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 //! What is noticed when: the last frame of a log by its writer and its reader as soon as they start; any other frame
 //! by the reader that comes to it, or to the one behind it.
 
+#![expect(clippy::unwrap_used, reason = "a check that cannot go on has failed")]
+
 use bytes::Bytes;
 use jackpot_core::frame::allocations::Allocations;
 use jackpot_core::frame::audited::Audited;
