@@ -227,7 +227,7 @@ async fn check_spine(world: &World, ingress: &[Entry], spine: &[Entry]) {
             ingress.iter().position(|message| message.sequence == frame.header.ingress.position).unwrap() + 1;
         assert!(until > read, "frame {} reads on", entry.sequence);
         let messages: Vec<_> = ingress[read..until].iter().map(parse).collect();
-        let compiled = CompiledTerms::new(&*terms.get(frame.header.terms).await.unwrap());
+        let compiled = CompiledTerms::new(&terms.get(frame.header.terms).await.unwrap());
         let again = recut(&state, &compiled, &frame.header, &messages).unwrap();
         assert_eq!(again.encode(), entry.payload, "frame {} of the spine", entry.sequence);
         assert_eq!(frame.header.ingress.count, u64::try_from(until).unwrap(), "every message is counted");
@@ -251,7 +251,7 @@ async fn check_stage<S: Stage>(
     let mut publications = Vec::new();
     for (entry, place) in input.iter().zip(0..) {
         if let Some(revision) = lane.terms_wanted(entry).unwrap() {
-            lane.learn(revision, &*terms.get(revision).await.unwrap());
+            lane.learn(revision, &terms.get(revision).await.unwrap());
         }
         let step = lane.accept(entry).unwrap();
         publications.extend(step.publications);
