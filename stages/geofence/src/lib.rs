@@ -8,12 +8,12 @@
 //! |---|---|
 //! | `fence` | the judgement of a frame's wagers, in the order of the contract |
 //! | [`rules`] | the terms, as the stage asks them |
-//! | `boundaries` | which areas a circle is in |
+//! | [`boundaries`] | which areas a circle is in |
 //! | `geometry` | circles and distances; the only floating point |
 //! | `memory` | where each session was last |
 //! | `grounds` | sentences of refusals |
 
-mod boundaries;
+pub mod boundaries;
 mod fence;
 mod geometry;
 mod grounds;

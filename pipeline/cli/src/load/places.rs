@@ -1,6 +1,11 @@
 //! Where synthetic players are: for a jurisdiction a town well inside it, in millionths of a degree.
 //! A jurisdiction that is not listed is claimed without coordinates.
 
+/// How far players live from the town's centre to the north, south, east and west, in millionths of a degree.
+pub const SPREAD: u64 = 5_000;
+/// How exactly they are located at worst, in metres.
+pub const ACCURACY_M_MAX: u64 = 120;
+
 /// Latitude and longitude of a town in the jurisdiction, in millionths of a degree.
 pub fn town(jurisdiction: &str) -> Option<(i64, i64)> {
     TOWNS
@@ -35,3 +40,34 @@ const TOWNS: &[(&str, i64, i64)] = &[
     ("US-UT", 40_233_844, -111_658_534), // Provo
     ("US-WV", 38_349_820, -81_632_623),  // Charleston
 ];
+
+#[cfg(test)]
+mod tests {
+    use geofence::boundaries::Boundaries;
+    use jackpot_core::frame::validated::Point;
+    use jackpot_core::names;
+
+    use super::*;
+
+    /// A circle around all players of a town, with the circles of their locations.
+    fn around(latitude: i64, longitude: i64) -> Point {
+        let degrees = |micro: i64| format!("{micro}e-6").parse().expect("a number");
+        // A degree is at most 111.7 km, so that the corner of the spread is at most 790 m away.
+        Point { latitude: degrees(latitude), longitude: degrees(longitude), accuracy_m: 910.0 }
+    }
+
+    #[test]
+    fn every_player_of_a_town_is_in_its_jurisdiction() {
+        assert_eq!((SPREAD, ACCURACY_M_MAX), (5_000, 120), "the circle below is as wide as that");
+        let boundaries = Boundaries::get();
+        for &(jurisdiction, latitude, longitude) in TOWNS {
+            let spot = boundaries.locate(&around(latitude, longitude));
+            let country = spot.country.map(|area| boundaries.code(area));
+            assert_eq!(country, Some(names::country(jurisdiction)), "{jurisdiction}");
+            assert!(spot.in_country && spot.in_subdivision, "{jurisdiction}");
+            if names::country(jurisdiction) != jurisdiction {
+                assert_eq!(spot.subdivision.map(|area| boundaries.code(area)), Some(jurisdiction));
+            }
+        }
+    }
+}

@@ -40,6 +40,8 @@ pub struct Session {
     opt_in: bool,
     pools: Vec<usize>,
     point: Option<(i64, i64)>,
+    /// Whether the jurisdiction is declared; not always where there are coordinates.
+    claims: bool,
     game: usize,
     stake: usize,
     interaction: u64,
@@ -106,7 +108,9 @@ impl Session {
             opt_in,
         };
         let pools = market.pools_of(&player);
-        let spread = |random: &mut Random| random.below(10_001).cast_signed() - 5_000;
+        let spread = |random: &mut Random| {
+            random.below(2 * places::SPREAD + 1).cast_signed() - places::SPREAD.cast_signed()
+        };
         let point = places::town(&jurisdiction)
             .filter(|_| random.below(5) < 3)
             .map(|(latitude, longitude)| (latitude + spread(random), longitude + spread(random)));
@@ -119,6 +123,7 @@ impl Session {
             funds,
             opt_in,
             pools,
+            claims: point.is_none() || !random.once_in(6),
             point,
             game: market.game(random),
             stake: 3 + usize::try_from(random.doublings(14)).unwrap_or(0),
@@ -183,11 +188,13 @@ impl Session {
         self.checked_until = now.plus(random.between(third_ms, 2 * third_ms).cast_signed());
         // Wagers are told up to LATE_MS_MAX after they happened, never before their location was checked.
         let checked_at = now.plus(-LATE_MS_MAX.cast_signed());
-        // The place is always claimed: coordinates alone need boundary data, which not every rule book has.
-        let mut fields = vec![format!("\"jurisdiction\":\"{}\"", self.jurisdiction)];
+        let mut fields = Vec::new();
+        if self.claims {
+            fields.push(format!("\"jurisdiction\":\"{}\"", self.jurisdiction));
+        }
         if let Some((latitude, longitude)) = self.point {
             let (latitude, longitude) = (degrees(latitude), degrees(longitude));
-            let accuracy_m = random.between(5, 120);
+            let accuracy_m = random.between(5, places::ACCURACY_M_MAX);
             fields.push(format!(
                 "\"latitude\":{latitude},\"longitude\":{longitude},\"accuracy_m\":{accuracy_m}"
             ));
