@@ -84,7 +84,7 @@ fn sorted_hits(pipeline: &Pipeline) -> Vec<Value> {
     hits
 }
 
-/// The input holds every reason that can be had without keys and boundaries, each several times.
+/// The input holds every reason that can be had without keys, each several times.
 fn assert_varied(refusals: &[(String, String)]) {
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, reason) in refusals {
@@ -106,6 +106,8 @@ fn assert_varied(refusals: &[(String, String)]) {
         ("location_missing", 10),
         ("location_stale", 10),
         ("location_uncertain", 10),
+        ("location_conflict", 10),
+        ("impossible_travel", 10),
         ("jurisdiction_blocked", 30),
         ("unknown_game", 10),
         ("hit_refused", 80),

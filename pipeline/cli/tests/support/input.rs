@@ -109,6 +109,25 @@ const WAYS: &[Way] = &[
     |wager, _| wager["location"] = place(wager, "US-NV"),
     |wager, _| wager["location"] = place(wager, "SE"),
     |wager, _| wager["location"] = place(wager, "FR"),
+    |wager, _| wager["location"] = located(wager, Value::Null, (36.17, -115.14), 100),
+    |wager, _| wager["location"] = located(wager, json!("US"), (40.4862, -74.4518), 1_000),
+    |wager, _| wager["location"] = located(wager, json!("GB"), (51.5074, -0.1278), 1_000),
+    |wager, _| wager["location"] = located(wager, json!("GB"), (35.8904, 14.4378), 100),
+    |wager, _| wager["location"] = located(wager, json!("MT"), (59.2747, 15.2152), 100),
+    |wager, _| wager["location"] = located(wager, json!("US-NJ"), (39.9448, -75.119), 8_000),
+    |wager, _| wager["location"] = located(wager, json!("DE"), (47.6779, 9.1732), 20_000),
+    |wager, _| wager["location"] = located(wager, json!("MT"), (0.0, -20.0), 0),
+    |wager, before| {
+        // The session of the wager before it, at another end of the world: no repeat.
+        wager["session"] = before["session"].clone();
+        wager["interaction"] = json!(before["interaction"].as_u64().unwrap_or(1) + 1_000_000);
+        wager["location"] = located(wager, Value::Null, (35.8904, 14.4378), 100);
+    },
+    |wager, before| {
+        wager["session"] = before["session"].clone();
+        wager["interaction"] = json!(before["interaction"].as_u64().unwrap_or(1) + 2_000_000);
+        wager["location"] = located(wager, Value::Null, (40.4862, -74.4518), 100);
+    },
     // What allocate finds.
     |wager, _| wager["game"] = json!("no-such-game"),
     |wager, _| {
@@ -213,6 +232,13 @@ pub fn edges(template: &Value, highest: u64) -> Vec<Value> {
 
 fn place(wager: &Value, code: &str) -> Value {
     json!({ "jurisdiction": code, "checked_at": wager["occurred_at"] })
+}
+
+fn located(wager: &Value, claim: Value, (latitude, longitude): (f64, f64), accuracy_m: u32) -> Value {
+    json!({
+        "jurisdiction": claim, "latitude": latitude, "longitude": longitude, "accuracy_m": accuracy_m,
+        "checked_at": wager["occurred_at"],
+    })
 }
 
 /// A time so many milliseconds later.

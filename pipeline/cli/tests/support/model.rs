@@ -1,6 +1,6 @@
 //! An independent model of the pipeline: raw wagers in, exact totals out, written straight from the contract.
 //! It shares no code with the stages: its own amounts, windows of sequences, eligibility and ledger, over plain
-//! JSON values, slow and simple. One revision of the terms; declared jurisdictions; no keys; the names of ISO 4217
+//! JSON values, slow and simple. One revision of the terms; no keys; the names of ISO 4217
 //! and ISO 3166-1 that the tests use.
 //!
 //! What the contract leaves to the pipeline — the order in which partitions meet in the ledger — it takes from
@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+
+use super::places::Places;
 
 /// Pico-units in one unit of a currency.
 const PICO: i128 = 1_000_000_000_000;
@@ -107,6 +109,7 @@ struct Model<'a> {
     terms: &'a Value,
     accepted: BTreeMap<String, BTreeSet<u64>>,
     interactions: BTreeMap<(String, String), BTreeSet<u64>>,
+    places: Places,
     outcome: Outcome,
 }
 
@@ -119,7 +122,8 @@ impl<'a> Model<'a> {
                 outcome.levels.insert(key, Level::new(pool, level));
             }
         }
-        Self { terms, accepted: BTreeMap::new(), interactions: BTreeMap::new(), outcome }
+        let (accepted, interactions, places) = Default::default();
+        Self { terms, accepted, interactions, places, outcome }
     }
 
     fn refuse(&mut self, id: &str, reason: &str) {
@@ -142,9 +146,9 @@ impl<'a> Model<'a> {
             let id = format!("{id}/{index}");
             match self.wager(raw, &batch, wager) {
                 Err(reason) => self.refuse(&id, reason),
-                Ok(()) => {
+                Ok(place) => {
                     self.outcome.allocated += 1;
-                    self.post(&id, &batch, wager);
+                    self.post(&id, &batch, wager, &place);
                 }
             }
         }
@@ -183,8 +187,8 @@ impl<'a> Model<'a> {
         if accepted.insert(sequence) { Ok(()) } else { Err("duplicate_batch") }
     }
 
-    /// Whether the wager stands, by validate, geofence and allocate in this order.
-    fn wager(&mut self, raw: &Raw, batch: &Value, wager: &Value) -> Result<(), &'static str> {
+    /// Where the wager was made, if it stands by validate, geofence and allocate in this order.
+    fn wager(&mut self, raw: &Raw, batch: &Value, wager: &Value) -> Result<String, &'static str> {
         if !well_formed(wager) {
             return Err("invalid_field");
         }
@@ -205,42 +209,16 @@ impl<'a> Model<'a> {
         if interaction + 64 < highest || !seen.insert(interaction) {
             return Err("duplicate_interaction");
         }
-        self.placed(batch, wager, occurred)?;
+        let place = self.places.place(self.terms, batch, wager)?;
         let known = list(self.terms, "games").iter().any(|game| game["game"] == wager["game"]);
-        if known { Ok(()) } else { Err("unknown_game") }
-    }
-
-    fn placed(&self, batch: &Value, wager: &Value, occurred: i64) -> Result<(), &'static str> {
-        let location = &wager["location"];
-        if location.is_null() {
-            return Err("location_missing");
-        }
-        let place = text(location, "jurisdiction");
-        let rules = list(self.terms, "jurisdictions");
-        let of = |code: &str| rules.iter().find(|rule| rule["code"] == code);
-        let rule = of(place).or_else(|| of(country(place)));
-        let max_age = rule.and_then(|rule| rule["location_max_age_s"].as_i64()).unwrap_or(1_800);
-        if occurred - millis(&location["checked_at"]).unwrap() > max_age * 1_000 {
-            return Err("location_stale");
-        }
-        let operator = list(self.terms, "operators")
-            .iter()
-            .find(|entry| entry["operator"] == batch["operator"])
-            .expect("a listed source has an operator");
-        let mut named = rules.iter().map(|rule| text(rule, "code")).chain(strings(operator, "jurisdictions"));
-        let finer = format!("{place}-");
-        if named.any(|code| code.starts_with(&finer)) {
-            return Err("location_uncertain");
-        }
-        let permitted = rule.is_some_and(|rule| rule["status"] == "permitted");
-        if permitted && within(place, operator) { Ok(()) } else { Err("jurisdiction_blocked") }
+        if known { Ok(place) } else { Err("unknown_game") }
     }
 
     /// Takes the wager to its pools, then pays its hits.
-    fn post(&mut self, id: &str, batch: &Value, wager: &Value) {
+    fn post(&mut self, id: &str, batch: &Value, wager: &Value, place: &str) {
         let mut joined = Vec::new();
         for pool in list(self.terms, "pools") {
-            let Some(eligible) = self.eligible(pool, batch, wager).filter(|_| joined.len() < 8) else {
+            let Some(eligible) = self.eligible(pool, batch, wager, place).filter(|_| joined.len() < 8) else {
                 continue;
             };
             joined.push(text(pool, "pool"));
@@ -262,7 +240,7 @@ impl<'a> Model<'a> {
     }
 
     /// What of the wager counts in the pool, in micro-units of its currency.
-    fn eligible(&self, pool: &Value, batch: &Value, wager: &Value) -> Option<i128> {
+    fn eligible(&self, pool: &Value, batch: &Value, wager: &Value, place: &str) -> Option<i128> {
         let any = |field: &str, name: &str| {
             pool[field].is_null() || strings(pool, field).any(|entry| entry == "*" || entry == name)
         };
@@ -275,7 +253,7 @@ impl<'a> Model<'a> {
         let opted = pool["requires_opt_in"] != true || wager["opt_in"] == true;
         let fits = any("operators", text(batch, "operator"))
             && any("games", text(wager, "game"))
-            && within(text(&wager["location"], "jurisdiction"), pool)
+            && within(place, pool)
             && funded
             && opted;
         if !fits {
@@ -407,15 +385,18 @@ pub fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("{field} of {value} is text"))
 }
 
-fn strings<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a str> {
+/// What a field lists, as texts.
+pub fn strings<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a str> {
     list(value, field).iter().map(|entry| entry.as_str().unwrap())
 }
 
-fn country(place: &str) -> &str {
+/// The country of a place.
+pub fn country(place: &str) -> &str {
     place.split('-').next().unwrap()
 }
 
-fn within(place: &str, owner: &Value) -> bool {
+/// Whether a list of jurisdictions holds the place.
+pub fn within(place: &str, owner: &Value) -> bool {
     strings(owner, "jurisdictions").any(|code| code == place || code == country(place))
 }
 

@@ -4,4 +4,5 @@
 pub mod input;
 pub mod model;
 pub mod pipeline;
+pub mod places;
 pub mod record;
