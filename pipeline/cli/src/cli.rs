@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use crate::server::CONNECT_MAX;
-use crate::{bench, frame, init, load, publish, status, terms, up, verify, views, wait, watch};
+use crate::{bench, explain, frame, init, load, publish, status, terms, up, verify, views, wait, watch};
 
 /// The operator's command of the jackpot pipeline.
 #[derive(Debug, clap::Parser)]
@@ -43,6 +43,8 @@ enum Command {
     Status(status::Args),
     /// Shows what has become of each source's batches.
     Sources(views::Args),
+    /// Shows one wager through every stage.
+    Explain(explain::Args),
     /// Proves the audit log, the books and the totals against the raw wagers.
     Verify(verify::Args),
     /// Prints a frame of a lane as JSON.
@@ -85,6 +87,7 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Sources(args) => view(&views::SOURCES, &args, out).await,
         Command::Watch(args) => watch::run(&args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Status(args) => status::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
+        Command::Explain(args) => explain::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Verify(args) => verify::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Frame(args) => frame::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Bench(args) => bench::run(&args, out).await,

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod cli;
 pub mod duration;
 pub mod exit;
+pub mod explain;
 pub mod frame;
 pub mod init;
 pub mod keys;

@@ -19,7 +19,7 @@ mod pools;
 pub mod raw;
 mod shelf;
 mod sums;
-mod tape;
+pub(crate) mod tape;
 mod views;
 mod windows;
 

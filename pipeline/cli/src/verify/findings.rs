@@ -104,10 +104,10 @@ impl Check {
     /// What holds where nothing was found.
     fn claim(self) -> &'static str {
         match self {
-            Self::Chains => "each frame follows the one before and names what it was made from",
+            Self::Chains => "each follows the one before and names what it was made from",
             Self::Ingress => "the frames' chain is that of the stored messages",
             Self::Outcomes => "each wager and each refused batch ended exactly once",
-            Self::Numbers => "no number was accepted twice, and only repeats are refused as such",
+            Self::Numbers => "none was accepted twice, and only repeats are refused as such",
             Self::Wagers => "frames say of a wager what the raw one says",
             Self::Allocations => "pools, eligible amounts and hits are what the terms give",
             Self::Contributions => "the ledger was given the sums of the allocations",

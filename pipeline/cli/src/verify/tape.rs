@@ -28,6 +28,11 @@ impl<L: Log> Tape<L> {
         Ok(Self { log: log.clone(), stream, filter, reader: None, next: 1, last, ahead: None })
     }
 
+    /// The same from this sequence on.
+    pub fn from(self, next: u64) -> Self {
+        Self { next, ..self }
+    }
+
     /// The stream's name.
     pub fn stream(&self) -> &str {
         &self.stream
