@@ -20,8 +20,12 @@ use crate::server::Server;
 pub struct Args {
     #[command(flatten)]
     pub(crate) server: Server,
-    /// <source>/<sequence>/<index> for a wager, <source>/<sequence> for a batch, or @<stream sequence>.
-    #[arg(value_name = "WAGER_ID", value_parser = Id::parse)]
+    /// The wager, the batch, or where in `wagers` a batch is stored.
+    #[arg(
+        value_name = "WAGER_ID",
+        value_parser = Id::parse,
+        help = "<source>/<sequence>/<index> for a wager, <source>/<sequence> for a batch, or @<stream sequence>"
+    )]
     id: Id,
     /// For programs: one JSON object.
     #[arg(long)]

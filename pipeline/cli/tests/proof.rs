@@ -398,6 +398,13 @@ fn explained(pipeline: &Pipeline) {
     let position = explain("acme-1/1")["stored"]["sequence"].as_u64().unwrap();
     let stored = explain(&format!("@{position}"));
     assert_eq!((&stored["ended"], &stored["stored"]["batch"]), (&json!("accepted"), &json!("acme-1/1")));
+    for told in pipeline.json(&["refusals", "--json"]).as_array().unwrap() {
+        if told["reason"] == "malformed" {
+            let id = told["batch"].as_str().unwrap();
+            assert_eq!(refused(id), (json!("batch_refused"), json!("validate"), json!("malformed")));
+            assert!(pipeline.ok(&["explain", id]).contains("its whole batch was refused"), "{id}");
+        }
+    }
     pipeline.fails(&["explain", "acme-1/2/0"], 1, "never published a batch 2");
     pipeline.fails(&["explain", "acme-1/1/9"], 1, "there is no wager 9");
     pipeline.fails(&["explain", "nobody/1"], 1, "nothing was ever stored");

@@ -1,5 +1,5 @@
 //! The account of a wager or a batch: what the logs hold of it, stage by stage, in one object. `--json` gives it as it
-//! is, [`super::render`] writes it for people.
+//! is, `render` writes it for people.
 
 use std::sync::Arc;
 

@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 
 use crate::verify::findings::{Check, Findings, Place};
 use crate::verify::tape::Tape;
-use crate::wait::SETTLED;
 
 /// A commit's lists, their entries as they are written.
 #[derive(Deserialize)]
@@ -148,8 +147,7 @@ impl Totals {
                 findings.fault(Check::Views, Place::of(topology::TOTALS, entry.sequence), what);
                 continue;
             };
-            let header = entry.headers.iter().find(|(name, _)| name == SETTLED);
-            totals.settled = header.and_then(|(_, value)| value.parse().ok()).unwrap_or(totals.settled);
+            totals.settled = totals.settled.max(topology::settled(&entry));
             let subject = entry.subject.to_string();
             let last = totals.last.entry(subject.clone()).or_default();
             if commit <= last.1 {
