@@ -86,7 +86,7 @@ fn input(contents: &[(bool, Content)]) -> Vec<Bytes> {
 }
 
 fn batch(symbols: &mut frame::symbols::Symbols, number: u64, specials: &[Special]) -> Batch<Wager> {
-    let source = if number % 2 == 0 { "eu1" } else { "eu2" };
+    let source = if number.is_multiple_of(2) { "eu1" } else { "eu2" };
     let verdict = if specials.is_empty() {
         let (batch, detail) = (format!("{source}/{number}").into(), "it was accepted before".into());
         Verdict::Refused(RefusedBatch { batch, reason: Reason::DuplicateBatch, detail, conflict: false })
