@@ -32,6 +32,8 @@ pub struct Lane<S: Stage> {
     /// Frames up to this one are computed for the stage's state alone; those after it that are stored are compared.
     base: u64,
     input: Input,
+    /// Where the stage is replayed: the digest of the frame after `base`, as our own output recorded it.
+    awaited: Option<Digest>,
     outputs: Vec<Output>,
     flights: VecDeque<Flight>,
 }
@@ -94,6 +96,7 @@ impl<S: Stage> Lane<S> {
             done: 0,
             base: 0,
             input: Input::Unread,
+            awaited: None,
             outputs: Vec::new(),
             flights: VecDeque::new(),
         }
@@ -110,6 +113,7 @@ impl<S: Stage> Lane<S> {
         let ends: Vec<_> = tails.iter().map(|tail| tail.as_ref().map_or(0, |entry| entry.sequence)).collect();
         self.check_ends(&ends, input_last)?;
         self.flights.clear();
+        self.awaited = None;
         self.resumed = ends.iter().copied().min().unwrap_or(0);
         self.base = self.resumed.saturating_sub(1);
         if S::REPLAYS {
@@ -187,7 +191,9 @@ impl<S: Stage> Lane<S> {
         let place =
             usize::try_from(entry.sequence - self.base - 1).expect("within the bound on what is in flight");
         known.stored[place] = digest;
-        if place == 0 && !S::REPLAYS {
+        if place == 0 && S::REPLAYS {
+            self.awaited = Some(header.input);
+        } else if place == 0 {
             known.digest = header.previous;
             self.input = Input::Recorded(header.input);
             self.revision = header.terms;
@@ -345,8 +351,12 @@ impl<S: Stage> Lane<S> {
                 S::OUTPUTS[0].stream(self.partition)
             )));
         }
-        match self.input {
-            Input::Recorded(recorded) if recorded != digest() => Err(Contradiction(format!(
+        let recorded = match self.input {
+            Input::Recorded(recorded) => Some(recorded),
+            Input::Unread | Input::Read(_) => self.awaited.filter(|_| entry.sequence == self.base + 1),
+        };
+        match recorded {
+            Some(recorded) if recorded != digest() => Err(Contradiction(format!(
                 "frame {} of {stream} is not the one that {} was made from: it was changed, or the log lost its tail \
                  and grew again; restore it from a backup",
                 entry.sequence,
