@@ -185,6 +185,20 @@ pub async fn tail<L: Log>(log: &L, stream: &str, subject: &str) -> Result<Option
     Ok(last)
 }
 
+/// A message that must be there, asked of its leader.
+///
+/// # Errors
+/// A contradiction only where the stream begins behind it: a server that is coming back may not give what it holds.
+pub async fn stored<L: Log>(log: &L, stream: &str, sequence: u64) -> Result<Entry, Trouble> {
+    if let Some(entry) = log.get(stream, sequence).await? {
+        return Ok(entry);
+    }
+    let removed = log.extent(stream).await?.first > sequence;
+    let what =
+        format!("message {sequence} of {stream} is not there any more; restore the stream from a backup");
+    Err(if removed { Contradiction(what).into() } else { Trouble::stalled(stream) })
+}
+
 /// Runs a part until the process is told to stop. A part that stopped on a contradiction waits there for that,
 /// so that the others go on.
 pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {

@@ -8,8 +8,8 @@ use crate::lane::Lane;
 use crate::log::{AppendError, Appender, Entry, Log, Reader};
 use crate::publication::Publisher;
 use crate::recovery::Trouble;
-use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, first, tail};
-use crate::stage::{Contradiction, Stage};
+use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, first, stored, tail};
+use crate::stage::Stage;
 use crate::topology;
 
 /// Drives one stage of one partition.
@@ -40,11 +40,7 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         let resume = self.lane.resume(&tails, input.last)?;
         for (output, sequence) in resume.wanted {
             let stream = S::OUTPUTS[output].stream(self.partition);
-            let entry = log.get(&stream, sequence).await?.ok_or_else(|| {
-                Contradiction(format!(
-                    "frame {sequence} of {stream} is not there any more; restore the stream from a backup"
-                ))
-            })?;
+            let entry = stored(log, &stream, sequence).await?;
             self.lane.recorded(output, &entry)?;
         }
         self.context.metrics.at(&self.name.label, self.lane.position());

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::record::Counts;
 use jackpot_core::recovery::Trouble;
-use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG};
+use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, stored};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::topology;
 use serde_json::value::RawValue;
@@ -99,11 +99,7 @@ impl<L: Log> ExactView<L> {
     }
 
     async fn count_at(&self, commit: u64) -> Result<u64, Trouble> {
-        let entry = self.context.log.get(topology::COMMITS, commit).await?.ok_or_else(|| {
-            Contradiction(format!(
-                "commit {commit} is not there any more; restore the stream commits from a backup"
-            ))
-        })?;
+        let entry = stored(&self.context.log, topology::COMMITS, commit).await?;
         Ok(self.kind.count(&Slices::read(&entry)?.counts))
     }
 
