@@ -18,7 +18,7 @@ use jackpot_core::time::Millis;
 use proptest::prelude::*;
 
 const NOW: Millis = Millis(1_780_949_730_123);
-/// Las Vegas and Reno: an hour apart by air, so that a session cannot be in both within a minute.
+/// Las Vegas and Reno: some 560 km apart, so that a session cannot be in both within half an hour.
 const TOWNS: [(f64, f64); 2] = [(36.17, -115.14), (39.53, -119.81)];
 
 fn terms() -> Terms {
@@ -31,12 +31,12 @@ fn terms() -> Terms {
     Terms::parse(document.to_string().as_bytes()).unwrap()
 }
 
-/// A log of frames with one wager each, of one session, a minute apart; true is Reno.
-fn input(visits: &[bool]) -> Vec<Bytes> {
-    let mut previous = Digest::ZERO;
+/// A log of frames with one wager each, all of one session: so many minutes after the one before; true is Reno.
+fn input(visits: &[(i64, bool)]) -> Vec<Bytes> {
+    let (mut previous, mut at) = (Digest::ZERO, NOW);
     let mut messages = Vec::new();
-    for (sequence, &reno) in (1_u64..).zip(visits) {
-        let at = NOW.plus(i64::try_from(sequence).unwrap() * 60_000);
+    for (sequence, &(minutes, reno)) in (1_u64..).zip(visits) {
+        at = at.plus(minutes * 60_000);
         let header = Header {
             partition: 0,
             sequence,
@@ -118,7 +118,7 @@ fn run(lane: &mut Lane<Geofence>, input: &[Bytes], output: &mut Vec<Bytes>, unti
 proptest! {
     #[test]
     fn any_cut_into_runs_stores_the_same_bytes(
-        visits in prop::collection::vec(any::<bool>(), 1..30),
+        visits in prop::collection::vec((1_i64..40, any::<bool>()), 1..30),
         cuts in prop::collection::vec((0_usize..10, 0_usize..4, any::<bool>()), 0..8),
     ) {
         let input = input(&visits);
@@ -141,10 +141,11 @@ proptest! {
 
 #[test]
 fn a_changed_frame_stops_the_lane_wherever_it_is_replayed() {
-    let input = input(&[false, false, true, false]);
+    let visits = |first| input(&[(1, first), (1, false), (40, true), (1, false)]);
+    let input = visits(false);
     let mut output = Vec::new();
     run(&mut Lane::new(Geofence::default(), 0), &input, &mut output, 4, 0);
-    let other = self::input(&[true, false, true, false]);
+    let other = visits(true);
     let mut lane = Lane::new(Geofence::default(), 0);
     lane.resume(&[Some(entry("geofenced.0", 4, &output[3]))], 4).unwrap();
     lane.learn(1, &terms());
