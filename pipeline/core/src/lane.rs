@@ -35,6 +35,8 @@ pub struct Lane<S: Stage> {
     /// Where the stage is replayed: the digest of the frame after `base`, as our own output recorded it.
     awaited: Option<Digest>,
     outputs: Vec<Output>,
+    /// The last frame that is known to be stored as it was computed, and its digest in the first output.
+    settled: (u64, Digest),
     flights: VecDeque<Flight>,
 }
 
@@ -60,6 +62,10 @@ struct Output {
 /// A frame whose appends are not all acknowledged.
 struct Flight {
     sequence: u64,
+    /// Its digest in the first output.
+    digest: Digest,
+    /// Of a stage that is replayed: what was appended, to append it again should it get lost.
+    again: Vec<(usize, Append)>,
     unacknowledged: usize,
     bytes: usize,
     tally: Tally,
@@ -73,6 +79,8 @@ pub struct Resume {
     /// Messages of outputs that the lane must [know](Lane::recorded) first, in this order: the index of the output,
     /// and the sequence.
     pub wanted: Vec<(usize, u64)>,
+    /// To be appended first: what was computed before, and was not stored. Each with the index of its output.
+    pub again: Vec<(usize, Append)>,
 }
 
 /// What a frame of the input leads to.
@@ -98,13 +106,14 @@ impl<S: Stage> Lane<S> {
             input: Input::Unread,
             awaited: None,
             outputs: Vec::new(),
+            settled: (0, Digest::ZERO),
             flights: VecDeque::new(),
         }
     }
 
     /// Starts over from what the outputs hold; whatever was in flight is forgotten. The last frame that all outputs
     /// hold is computed again, and so are those behind it that only some hold: nothing is appended to a log that is
-    /// not what this stage makes of its input.
+    /// not what this stage makes of its input. A stage that is replayed computes nothing twice that it remembers.
     ///
     /// `tails` are the last messages of the outputs, asked of their leaders, and `input_last` is the last
     /// sequence of the input, asked after them.
@@ -112,13 +121,14 @@ impl<S: Stage> Lane<S> {
         assert_eq!(tails.len(), S::OUTPUTS.len(), "one tail per output lane");
         let ends: Vec<_> = tails.iter().map(|tail| tail.as_ref().map_or(0, |entry| entry.sequence)).collect();
         self.check_ends(&ends, input_last)?;
-        self.flights.clear();
         self.awaited = None;
         self.resumed = ends.iter().copied().min().unwrap_or(0);
         self.base = self.resumed.saturating_sub(1);
+        let mut again = Vec::new();
         if S::REPLAYS {
-            self.rewind(tails)?;
+            again = self.rewind(tails[0].as_ref())?;
         } else {
+            self.flights.clear();
             self.done = self.base;
             self.forget_logs(S::OUTPUTS.len());
         }
@@ -137,29 +147,34 @@ impl<S: Stage> Lane<S> {
         } else if !S::REPLAYS {
             self.stage.restore(None)?;
         }
-        Ok(Resume { from: self.done + 1, wanted })
+        Ok(Resume { from: self.done + 1, wanted, again })
     }
 
-    /// Prepares a stage whose state is a fold of its input: it goes on from what it has folded, if that is not
-    /// beyond what is stored; otherwise it forgets everything and begins with the first frame.
-    fn rewind(&mut self, tails: &[Option<Entry>]) -> Result<(), Contradiction> {
+    /// Prepares a stage whose state is a fold of its input: it goes on from what it has folded, if what is stored is
+    /// that or beyond it; otherwise it forgets everything and begins with the first frame. What it has computed and
+    /// is not stored is to be appended again: it is not computed again, since nothing can be unfolded.
+    fn rewind(&mut self, tail: Option<&Entry>) -> Result<Vec<(usize, Append)>, Contradiction> {
+        assert_eq!(S::OUTPUTS.len(), 1, "a stage that is replayed has one output");
         let folded = matches!(self.input, Input::Read(_));
-        if folded && self.done == self.resumed {
-            for (index, (output, tail)) in self.outputs.iter().zip(tails).enumerate() {
-                let own = tail.as_ref().is_some_and(|entry| {
-                    entry.sequence != self.done || Digest::of(&entry.payload) == output.digest
-                });
-                if !own {
-                    return Err(self.remade(index));
-                }
+        let stored = (self.resumed, tail.map_or(Digest::ZERO, |entry| Digest::of(&entry.payload)));
+        let computed = self.flights.iter().map(|flight| (flight.sequence, flight.digest));
+        let computed = computed.chain([self.settled]).find(|(sequence, _)| *sequence == stored.0);
+        if let Some(computed) = computed.filter(|_| folded && self.resumed <= self.done) {
+            if computed != stored {
+                return Err(self.remade(0, self.resumed));
             }
             self.base = self.done;
-        } else if !folded || self.done > self.base {
+            self.settled = stored;
+            self.flights.retain(|flight| flight.sequence > stored.0);
+            return Ok(self.flights.iter().flat_map(|flight| flight.again.clone()).collect());
+        }
+        self.flights.clear();
+        if !folded || self.done > self.base {
             self.done = 0;
             self.forget_logs(S::OUTPUTS.len());
             self.stage.restore(None)?;
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Forgets what is known of the logs.
@@ -252,8 +267,9 @@ impl<S: Stage> Lane<S> {
         let flight = self.flights.iter_mut().find(|flight| flight.sequence == sequence);
         let flight = flight.expect("a fenced append is stored under the sequence that it predicts");
         flight.unacknowledged -= 1;
-        let done = self.flights.front().is_some_and(|flight| flight.unacknowledged == 0);
-        if done { self.flights.pop_front().map(|flight| flight.tally) } else { None }
+        let done = self.flights.pop_front_if(|flight| flight.unacknowledged == 0)?;
+        self.settled = (done.sequence, done.digest);
+        Some(done.tally)
     }
 
     /// The last frame of the input that is done with.
@@ -268,7 +284,7 @@ impl<S: Stage> Lane<S> {
 
     /// Turns a computed frame into appends, or compares it where the output holds it already.
     fn emit(&mut self, outcome: &S::Output, messages: Vec<Bytes>) -> Result<Step, Contradiction> {
-        let (mut appends, mut bytes) = (Vec::new(), 0);
+        let (mut appends, mut bytes, mut digest) = (Vec::new(), 0, Digest::ZERO);
         for (index, payload) in messages.into_iter().enumerate() {
             assert!(
                 payload.len() <= limits::MESSAGE_BYTES_MAX,
@@ -276,6 +292,9 @@ impl<S: Stage> Lane<S> {
             );
             let output = &mut self.outputs[index];
             output.digest = Digest::of(&payload);
+            if index == 0 {
+                digest = output.digest;
+            }
             if self.done <= self.base {
                 continue;
             }
@@ -287,24 +306,30 @@ impl<S: Stage> Lane<S> {
                     appends.push((index, Append { subject, headers: Vec::new(), payload, expect }));
                 }
                 Some(stored) if stored == output.digest => {}
-                Some(_) => return Err(self.remade(index)),
+                Some(_) => return Err(self.remade(index, self.done)),
             }
         }
         let publications = if appends.is_empty() { Vec::new() } else { outcome.publications().to_vec() };
-        if !appends.is_empty() {
-            let flight =
-                Flight { sequence: self.done, unacknowledged: appends.len(), bytes, tally: outcome.tally() };
-            self.flights.push_back(flight);
+        if appends.is_empty() {
+            self.settled = (self.done, digest);
+        } else {
+            self.flights.push_back(Flight {
+                sequence: self.done,
+                digest,
+                again: if S::REPLAYS { appends.clone() } else { Vec::new() },
+                unacknowledged: appends.len(),
+                bytes,
+                tally: outcome.tally(),
+            });
         }
         Ok(Step { publications, appends })
     }
 
-    /// An output holds another frame `done` than computing it again gives.
-    fn remade(&self, output: usize) -> Contradiction {
+    /// An output holds another frame than computing it again gives.
+    fn remade(&self, output: usize, sequence: u64) -> Contradiction {
         Contradiction(format!(
-            "frame {} of {} is not what computing it again from {} gives: it was changed, or made by other rules; \
-             restore both streams from a backup and let `jackpot verify` tell which is right",
-            self.done,
+            "frame {sequence} of {} is not what computing it again from {} gives: it was changed, or made by other \
+             rules; restore both streams from a backup and let `jackpot verify` tell which is right",
             S::OUTPUTS[output].stream(self.partition),
             S::INPUT.stream(self.partition)
         ))

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a check that cannot go on has failed")]
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -124,6 +126,48 @@ impl Outcome for Counted {
     }
 }
 
+/// A stage whose state is a fold of all that it was given, and comes back by nothing else.
+#[derive(Default)]
+struct Fold {
+    seen: Digest,
+    taken: Rc<Cell<usize>>,
+}
+
+struct Folded(Digest);
+
+impl Stage for Fold {
+    const NAME: StageName = StageName::Geofence;
+    const INPUT: topology::Lane = topology::Lane::Geofenced;
+    const OUTPUTS: &'static [topology::Lane] = &[topology::Lane::Audit];
+    const REPLAYS: bool = true;
+    type Input = Geofenced;
+    type Output = Folded;
+
+    fn learn(&mut self, _: &Terms) {}
+
+    fn restore(&mut self, _: Option<&[u8]>) -> Result<(), Contradiction> {
+        self.seen = Digest::ZERO;
+        Ok(())
+    }
+
+    fn process(&mut self, frame: Frame<Geofenced>) -> Result<Folded, Contradiction> {
+        self.taken.set(self.taken.get() + 1);
+        self.seen = Digest::of_parts(&[&self.seen.0, &frame.header.sequence.to_le_bytes()]);
+        Ok(Folded(self.seen))
+    }
+}
+
+impl Outcome for Folded {
+    fn encode(&self, headers: &[Header]) -> Vec<Bytes> {
+        let audited = Audited { leaves: vec![self.0], ..Audited::default() };
+        headers.iter().map(|header| frame::encode(header, &audited)).collect()
+    }
+
+    fn tally(&self) -> Tally {
+        Tally::default()
+    }
+}
+
 fn terms(revision: u64) -> Terms {
     let document = serde_json::json!({"schema": "terms/1", "revision": revision});
     Terms::parse(document.to_string().as_bytes()).unwrap()
@@ -176,15 +220,19 @@ fn changed<B: Body>(message: &Bytes, change: impl FnOnce(&mut Frame<B>)) -> Byte
 /// What the lane's outputs hold.
 type Outputs = Vec<Vec<Bytes>>;
 
-/// Resumes as the runner does.
-fn resume<S: Stage>(lane: &mut Lane<S>, input: &[Bytes], outputs: &Outputs) -> Result<u64, Contradiction> {
+/// Resumes as the runner does; gives where to go on in the input, and what to append first.
+fn resume<S: Stage>(
+    lane: &mut Lane<S>,
+    input: &[Bytes],
+    outputs: &Outputs,
+) -> Result<(u64, Vec<(usize, Append)>), Contradiction> {
     let tails: Vec<_> = outputs.iter().map(|messages| entries(messages).pop()).collect();
     let resume = lane.resume(&tails, u64::try_from(input.len()).unwrap())?;
     for (output, sequence) in resume.wanted {
         let message = outputs[output][usize::try_from(sequence).unwrap() - 1].clone();
         lane.recorded(output, &entry(sequence, message))?;
     }
-    Ok(resume.from)
+    Ok((resume.from, resume.again))
 }
 
 fn accept<S: Stage>(lane: &mut Lane<S>, entry: &Entry) -> Result<Step, Contradiction> {
@@ -202,13 +250,10 @@ fn run<S: Stage>(
     outputs: &mut Outputs,
     cut: &Cut,
 ) -> Result<(), Contradiction> {
-    let from = resume(lane, input, outputs)?;
+    let (from, again) = resume(lane, input, outputs)?;
     let mut room = cut.stored.clone();
-    for entry in entries(input).iter().skip(usize::try_from(from).unwrap() - 1).take(cut.frames) {
-        if !lane.wants_input() {
-            break;
-        }
-        for (output, append) in accept(lane, entry)?.appends {
+    let mut store = |lane: &mut Lane<S>, appends: Vec<(usize, Append)>| {
+        for (output, append) in appends {
             let end = u64::try_from(outputs[output].len()).unwrap();
             assert_eq!(append.subject, S::OUTPUTS[output].subject(PARTITION));
             if room[output] > 0 && append.expect == Expect::Last(end) {
@@ -219,6 +264,14 @@ fn run<S: Stage>(
                 }
             }
         }
+    };
+    store(lane, again);
+    for entry in entries(input).iter().skip(usize::try_from(from).unwrap() - 1).take(cut.frames) {
+        if !lane.wants_input() {
+            break;
+        }
+        let appends = accept(lane, entry)?.appends;
+        store(lane, appends);
     }
     Ok(())
 }
@@ -298,6 +351,31 @@ proptest! {
         prop_assert_eq!(outputs, expect);
     }
 
+    /// The same for a stage that is replayed, and for a race: another process stores frames, too.
+    #[test]
+    fn a_fold_comes_back_at_any_cut(
+        revisions in revisions(), cuts in cuts(), same_process in any::<bool>(), others in any::<bool>(),
+    ) {
+        let input = inputs(&revisions);
+        let expect = outputs_of(Fold::default(), &input);
+        let (mut lane, mut outputs) = (Lane::new(Fold::default(), PARTITION), vec![Vec::new()]);
+        for cut in &cuts {
+            run(&mut lane, &input, &mut outputs, cut).unwrap();
+            let length = outputs[0].len();
+            if others {
+                outputs[0].extend_from_slice(&expect[0][length..(length + cut.stored[1]).min(input.len())]);
+            }
+            if !same_process {
+                lane = Lane::new(Fold::default(), PARTITION);
+            }
+        }
+        for _ in 0..=revisions.len() / APPENDS_IN_FLIGHT_MAX + 1 {
+            run(&mut lane, &input, &mut outputs, &rest()).unwrap();
+        }
+        prop_assert_eq!(outputs, expect);
+        prop_assert!(lane.settled());
+    }
+
     /// One output may be ahead by all that was in flight. Only what the other one lacks is appended.
     #[test]
     fn one_output_may_be_ahead(behind in 0..20_usize, ahead in 0..=APPENDS_IN_FLIGHT_MAX, first in any::<bool>()) {
@@ -332,6 +410,37 @@ fn what_is_in_flight_is_bounded_by_number_and_by_bytes() {
     };
     check(0, APPENDS_IN_FLIGHT_MAX);
     check(900, 10);
+}
+
+/// However much of what was in flight got lost, a process that goes on takes each frame in once.
+#[test]
+fn a_fold_appends_again_what_got_lost() {
+    let input = inputs(&[1; 30]);
+    let expect = outputs_of(Fold::default(), &input);
+    for stored in 0..=APPENDS_IN_FLIGHT_MAX {
+        let taken = Rc::<Cell<usize>>::default();
+        let mut lane = Lane::new(Fold { taken: taken.clone(), ..Fold::default() }, PARTITION);
+        let mut outputs = vec![Vec::new()];
+        for acknowledging in [false, false, true, true, true] {
+            run(&mut lane, &input, &mut outputs, &Cut { frames: 99, stored: vec![stored], acknowledging })
+                .unwrap();
+        }
+        run(&mut lane, &input, &mut outputs, &rest()).unwrap();
+        run(&mut lane, &input, &mut outputs, &rest()).unwrap();
+        assert_eq!(outputs, expect);
+        assert_eq!(taken.get(), 30, "with {stored} stored of what was in flight");
+    }
+    // What another one stored in their place is not what was computed.
+    let mut lane = Lane::new(Fold::default(), PARTITION);
+    let mut outputs = vec![Vec::new()];
+    run(&mut lane, &input, &mut outputs, &Cut { frames: 5, stored: vec![0], acknowledging: false }).unwrap();
+    outputs[0].extend_from_slice(&expect[0][..3]);
+    outputs[0][2] = changed::<Audited>(&outputs[0][2], |frame| frame.body.tree_size = 7);
+    let said = run(&mut lane, &input, &mut outputs, &rest()).unwrap_err().to_string();
+    assert!(
+        said.contains("frame 3 of audit-3 is not what computing it again from geofenced-3 gives"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -562,19 +671,19 @@ async fn stored(log: &Memory, lane: topology::Lane, count: usize) -> Vec<Bytes> 
 }
 
 /// Two runners of one lane, over a log in which things go wrong, until all is stored.
-async fn race(input: &[Bytes], seed: u64, rates: Rates) -> (Outputs, u64) {
+async fn race<S: Stage>(stage: fn() -> S, input: &[Bytes], seed: u64, rates: Rates) -> (Outputs, u64) {
     let log = filled(input).await;
     let faulty = Faulty::seeded(log.clone(), Duration::from_secs(5), seed, rates);
     let (stop, shutdown) = watch::channel(false);
     let contexts = [1, 2].map(|process| context(&faulty, seed * 2 + process, &shutdown));
     let runners = contexts.each_ref().map(|context| {
-        let runner = LaneRunner::new(context.clone(), PARTITION, Split::default());
+        let runner = LaneRunner::new(context.clone(), PARTITION, stage());
         async move { drive(context, runner).await }
     });
     let [first, second] = runners;
     let finished = async {
         let mut outputs = Vec::new();
-        for lane in Split::OUTPUTS {
+        for lane in S::OUTPUTS {
             let stored = timeout(Duration::from_secs(3_600), stored(&log, *lane, input.len())).await;
             let conditions = contexts.each_ref().map(|context| context.health.parts());
             outputs.push(stored.unwrap_or_else(|_| panic!("{} does not end: {conditions:?}", lane.as_str())));
@@ -583,7 +692,7 @@ async fn race(input: &[Bytes], seed: u64, rates: Rates) -> (Outputs, u64) {
         outputs
     };
     let ((), (), outputs) = tokio::join!(first, second, finished);
-    for lane in Split::OUTPUTS {
+    for lane in S::OUTPUTS {
         let extent = log.extent(&lane.stream(PARTITION)).await.unwrap();
         assert_eq!(extent.last, u64::try_from(input.len()).unwrap(), "nothing twice");
     }
@@ -599,9 +708,15 @@ proptest! {
         let revisions: Vec<_> = (0..frames).map(|number| 1 + u64::try_from(3 * number / frames).unwrap()).collect();
         let input = inputs(&revisions);
         let rates = Rates { append: 500, read: 300, ask: 500 };
-        let (outputs, struck) = runtime.block_on(race(&input, seed, rates));
+        let (outputs, struck) = runtime.block_on(race(Split::default, &input, seed, rates));
         prop_assert_eq!(outputs, outputs_of(Split::default(), &input));
         prop_assert!(struck > 0, "at these rates something goes wrong");
+        for (outputs, expect) in [
+            (runtime.block_on(race(Count::default, &input, seed, rates)).0, outputs_of(Count::default(), &input)),
+            (runtime.block_on(race(Fold::default, &input, seed, rates)).0, outputs_of(Fold::default(), &input)),
+        ] {
+            prop_assert_eq!(outputs, expect);
+        }
     }
 }
 

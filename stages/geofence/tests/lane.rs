@@ -100,7 +100,7 @@ fn run(lane: &mut Lane<Geofence>, input: &[Bytes], output: &mut Vec<Bytes>, unti
         let sequence = usize::try_from(sequence).unwrap();
         lane.recorded(index, &entry("geofenced.0", sequence, &output[sequence - 1])).unwrap();
     }
-    let mut appended = Vec::new();
+    let mut appended = resume.again;
     for sequence in usize::try_from(resume.from).unwrap()..=until {
         let message = entry("validated.0", sequence, &input[sequence - 1]);
         if let Some(revision) = lane.terms_wanted(&message).unwrap() {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::lane::Lane;
-use crate::log::{AppendError, Appender, Entry, Log, Reader};
+use crate::log::{Append, AppendError, Appender, Entry, Log, Reader};
 use crate::publication::Publisher;
 use crate::recovery::Trouble;
 use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, first, stored, tail};
@@ -29,8 +29,9 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         Self { context, name, partition, lane: Lane::new(stage, partition), publisher }
     }
 
-    /// Reads the outputs' tails from their leaders and tells the lane; gives where to open the input.
-    async fn resume(&mut self) -> Result<u64, Trouble> {
+    /// Reads the outputs' tails from their leaders and tells the lane; gives where to open the input, and what to append
+    /// first.
+    async fn resume(&mut self) -> Result<(u64, Vec<(usize, Append)>), Trouble> {
         let log = &self.context.log;
         let mut tails = Vec::new();
         for lane in S::OUTPUTS {
@@ -44,7 +45,7 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
             self.lane.recorded(output, &entry)?;
         }
         self.context.metrics.at(&self.name.label, self.lane.position());
-        Ok(resume.from)
+        Ok((resume.from, resume.again))
     }
 
     /// Computes one frame and hands its appends to the connection.
@@ -63,11 +64,7 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         if !step.publications.is_empty() {
             self.publisher.publish(step.publications).await?;
         }
-        for (output, append) in step.appends {
-            sent.at[output].push_back(Instant::now());
-            appenders[output].send(append).await?;
-        }
-        Ok(())
+        send(step.appends, appenders, sent).await
     }
 
     fn settle(&mut self, output: usize, sequence: u64, sent: &mut Sent) {
@@ -96,7 +93,7 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
     }
 
     async fn pass(&mut self) -> Result<(), Trouble> {
-        let from = self.resume().await?;
+        let (from, again) = self.resume().await?;
         let input = S::INPUT.stream(self.partition);
         let mut reader = self.context.log.read(&input, None, from).await?;
         let mut appenders = Vec::new();
@@ -105,6 +102,7 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
         }
         self.context.working(&self.name);
         let mut sent = Sent::new(S::OUTPUTS.len());
+        send(again, &mut appenders, &mut sent).await?;
         loop {
             let watchdog = sleep_until(Instant::now() + WATCHDOG);
             tokio::select! {
@@ -149,6 +147,19 @@ impl Sent {
     fn new(outputs: usize) -> Self {
         Self { at: vec![VecDeque::new(); outputs] }
     }
+}
+
+/// Hands appends to the connection.
+async fn send<A: Appender>(
+    appends: Vec<(usize, Append)>,
+    appenders: &mut [A],
+    sent: &mut Sent,
+) -> Result<(), Trouble> {
+    for (output, append) in appends {
+        sent.at[output].push_back(Instant::now());
+        appenders[output].send(append).await?;
+    }
+    Ok(())
 }
 
 /// The next fate of any appender, with its index. Safe to cancel.
