@@ -166,9 +166,11 @@ fn invent(seed: u64, shape: &Shape) -> Vec<Step> {
         });
         steps.push(Step { terms, drafts, idle });
     }
-    // In the end every window closes.
-    let end = (now + 8_000) * 1_000;
-    steps.push(Step { terms: None, drafts: Vec::new(), idle: vec![Some(end); shape.partitions.into()] });
+    // In the end every window closes, also the one that holds the first watermark where there was none before.
+    for end in [now + 8_000, now + 16_000] {
+        let idle = vec![Some(end * 1_000); shape.partitions.into()];
+        steps.push(Step { terms: None, drafts: Vec::new(), idle });
+    }
     steps
 }
 
@@ -347,6 +349,13 @@ fn cut_anew(seed: u64, steps: &[Step]) -> Vec<Step> {
         }
     }
     cut
+}
+
+#[test]
+fn a_base_that_waits_for_the_first_watermark_is_in_a_window_in_the_end() {
+    let steps =
+        invent(10_548_341_433_302_571_312, &Shape { partitions: 1, pools: 3, revisions: 4, steps: 1 });
+    check_against_model(&steps, 1);
 }
 
 proptest! {
