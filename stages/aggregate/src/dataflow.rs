@@ -1,6 +1,7 @@
 //! The timely dataflow (design, section 5): entries are exchanged by pool over the worker threads, each worker's
 //! operator holds its pools' ledgers, and the timestamp is the number of the commit.
 //! [`crate::books`] hands in all of a commit at once and gets back all that it did, once the frontier has passed.
+//! One worker runs in the caller's thread, so that a commit is handed over to nobody; more run in threads of their own.
 //! The order in which records arrive never matters: a commit is sorted into log order before it is folded.
 
 use std::cell::RefCell;
@@ -11,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use timely::WorkerConfig;
-use timely::communication::WorkerGuards;
+use timely::communication::allocator::thread::Thread;
+use timely::communication::{Allocator, WorkerGuards};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::generic::Operator;
@@ -46,12 +48,32 @@ struct Job {
 
 /// The running workers. Dropping it stops them.
 pub struct Dataflow {
+    crew: Crew,
+    workers: u64,
+    shelf: Shelf,
+}
+
+/// Who works.
+enum Crew {
+    /// The one worker, in the caller's thread.
+    Lone(Box<Lone>),
+    /// Several, each in a thread of its own.
+    Threads(Threads),
+}
+
+/// The one worker, in the caller's thread.
+struct Lone {
+    worker: Worker,
+    /// `None` once it is being dropped: nothing more is to come then.
+    ports: Option<Ports>,
+}
+
+/// Workers in threads of their own.
+struct Threads {
     // The order of the fields is that of dropping: the first worker ends with its jobs, then all are joined.
     jobs: SyncSender<Job>,
     done: Receiver<Vec<Outcome>>,
-    workers: u64,
-    shelf: Shelf,
-    _threads: WorkerGuards<()>,
+    _guards: WorkerGuards<()>,
 }
 
 /// The state of pools at the end of a commit, by number.
@@ -61,33 +83,19 @@ pub type Pools = BTreeMap<u32, PoolLedger>;
 type Shelf = Arc<Mutex<Pools>>;
 
 impl Dataflow {
-    /// Starts `workers` threads. `seconds` are the windows' lengths, `pools` what the ledgers begin with, each with
+    /// Starts `workers` of them. `seconds` are the windows' lengths, `pools` what the ledgers begin with, each with
     /// the route of its entries.
     pub fn start(workers: usize, seconds: &[u32], pools: Vec<(u64, PoolLedger)>) -> Result<Self, StartError> {
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(StartError::Workers(workers));
         }
         let shelf = Shelf::default();
-        let (jobs, received) = sync_channel(1);
-        let (finished, done) = channel();
-        let desk = Mutex::new(Some((received, finished)));
-        let seconds: Box<[u32]> = seconds.into();
-        let communication = match workers {
-            1 => timely::CommunicationConfig::Thread,
-            more => timely::CommunicationConfig::Process(more),
+        let start = Start { seconds: seconds.into(), pools, shelf: shelf.clone() };
+        let crew = match workers {
+            1 => Crew::Lone(Box::new(Lone::new(&start))),
+            more => Crew::Threads(Threads::start(more, start)?),
         };
-        let config = timely::Config { communication, worker: WorkerConfig::default() };
-        let shared = shelf.clone();
-        let threads = timely::execute(config, move |worker| {
-            let first = worker.index() == 0;
-            let desk = desk.lock().expect("nobody panics holding the desk").take_if(|_| first);
-            let (index, workers) = (number(worker.index()), number(worker.peers()));
-            let own = pools.iter().filter(|(route, _)| route % workers == index);
-            let pools = own.map(|(_, pool)| (pool.number(), pool.clone())).collect();
-            run(worker, Ledger { seconds: seconds.clone(), pools, shelf: shared.clone() }, desk);
-        })
-        .map_err(|error| StartError::Threads(error.into()))?;
-        Ok(Self { jobs, done, workers: number(workers), shelf, _threads: threads })
+        Ok(Self { crew, workers: number(workers), shelf })
     }
 
     /// Runs one commit to its end: what it did, worker by worker; and, where `keep` says so, the pools as they were
@@ -109,26 +117,88 @@ impl Dataflow {
 
     fn fold(&mut self, commit: u64, turn: Turn, mut entries: Vec<Entry>) -> Vec<Outcome> {
         entries.extend((0..self.workers).map(|route| Entry { route, task: Task::Turn(turn) }));
-        self.jobs
-            .send(Job { commit, entries })
-            .expect("the ledger's first worker lives as long as the books");
+        let job = Job { commit, entries };
+        match &mut self.crew {
+            Crew::Lone(lone) => lone.fold(job),
+            Crew::Threads(threads) => threads.fold(job),
+        }
+    }
+}
+
+impl Lone {
+    fn new(start: &Start) -> Self {
+        // Without the time of a start it neither measures nor parks.
+        let mut worker = Worker::new(WorkerConfig::default(), Allocator::Thread(Thread::default()), None);
+        let ledger = start.ledger(0, 1);
+        let ports = Some(Ports::build(&mut worker, ledger));
+        Self { worker, ports }
+    }
+
+    fn fold(&mut self, job: Job) -> Vec<Outcome> {
+        let ports = self.ports.as_mut().expect("the worker works until it is dropped");
+        let worker = &mut self.worker;
+        ports.fold(job, || {
+            worker.step();
+        })
+    }
+}
+
+impl Drop for Lone {
+    fn drop(&mut self) {
+        self.ports = None;
+        // After a broken invariant the operators are in no state to be run to their end.
+        while !std::thread::panicking() && self.worker.step() {}
+    }
+}
+
+impl Threads {
+    fn start(workers: usize, start: Start) -> Result<Self, StartError> {
+        let (jobs, received) = sync_channel(1);
+        let (finished, done) = channel();
+        let desk = Mutex::new(Some((received, finished)));
+        let communication = timely::CommunicationConfig::Process(workers);
+        let config = timely::Config { communication, worker: WorkerConfig::default() };
+        let guards = timely::execute(config, move |worker| {
+            let first = worker.index() == 0;
+            let desk = desk.lock().expect("nobody panics holding the desk").take_if(|_| first);
+            let ledger = start.ledger(number(worker.index()), number(worker.peers()));
+            work(worker, ledger, desk);
+        })
+        .map_err(|error| StartError::Threads(error.into()))?;
+        Ok(Self { jobs, done, _guards: guards })
+    }
+
+    fn fold(&mut self, job: Job) -> Vec<Outcome> {
+        self.jobs.send(job).expect("the ledger's first worker lives as long as the books");
         self.done.recv().expect("the ledger's first worker answers every commit")
     }
 }
 
-/// A worker's life. The first one works off the desk; the others only do their share of the dataflow.
-fn run(worker: &mut Worker, ledger: Ledger, desk: Option<(Receiver<Job>, Sender<Vec<Outcome>>)>) {
-    let (mut input, probe, outcomes) = build(worker, ledger);
+/// What the workers begin with.
+struct Start {
+    seconds: Box<[u32]>,
+    pools: Vec<(u64, PoolLedger)>,
+    shelf: Shelf,
+}
+
+impl Start {
+    /// The share of one of so many workers.
+    fn ledger(&self, index: u64, workers: u64) -> Ledger {
+        let own = self.pools.iter().filter(|(route, _)| route % workers == index);
+        let pools = own.map(|(_, pool)| (pool.number(), pool.clone())).collect();
+        Ledger { seconds: self.seconds.clone(), pools, shelf: self.shelf.clone() }
+    }
+}
+
+/// The life of a worker's thread. The first one works off the desk; the others only do their share of the dataflow.
+fn work(worker: &mut Worker, ledger: Ledger, desk: Option<(Receiver<Job>, Sender<Vec<Outcome>>)>) {
+    let mut ports = Ports::build(worker, ledger);
     let Some((jobs, done)) = desk else { return };
-    while let Ok(Job { commit, mut entries }) = jobs.recv() {
-        input.advance_to(commit);
-        input.send_batch(&mut entries);
-        input.advance_to(commit + 1);
-        input.flush();
-        while probe.less_than(&(commit + 1)) {
+    while let Ok(job) = jobs.recv() {
+        let outcomes = ports.fold(job, || {
             worker.step_or_park(Some(PARK_MAX));
-        }
-        if done.send(outcomes.take()).is_err() {
+        });
+        if done.send(outcomes).is_err() {
             return;
         }
     }
@@ -138,38 +208,59 @@ type Entries = InputHandle<u64, CapacityContainerBuilder<Vec<Entry>>>;
 /// What the collecting operator sends on; there is only its progress to see.
 type Nothing = CapacityContainerBuilder<Vec<()>>;
 
-/// The dataflow: entries to their pools' worker, what it did to the first worker, and the probe behind that.
-fn build(worker: &mut Worker, mut ledger: Ledger) -> (Entries, ProbeHandle<u64>, Rc<RefCell<Vec<Outcome>>>) {
-    let outcomes = Rc::new(RefCell::new(Vec::new()));
-    let collected = outcomes.clone();
-    let (input, probe) = worker.dataflow::<u64, _, _>(move |scope| {
-        let (input, entries) = scope.new_input::<Vec<Entry>>();
-        let (probe, _) = entries
-            .unary_frontier(Exchange::new(|entry: &Entry| entry.route), "ledger", move |_, _| {
-                let mut open: BTreeMap<u64, (Capability<u64>, Vec<Entry>)> = BTreeMap::new();
-                move |(input, frontier), output| {
-                    input.for_each(|capability, entries| {
-                        let capability = capability.retain_least(output.output_index());
-                        let capability = capability.expect("all entries are sent at a commit's number");
-                        let commit = *capability.time();
-                        open.entry(commit).or_insert_with(|| (capability, Vec::new())).1.append(entries);
-                    });
-                    while let Some(first) = open.first_entry()
-                        && !frontier.less_equal(first.key())
-                    {
-                        let (capability, entries) = first.remove();
-                        output.session(&capability).give(ledger.fold(entries));
+/// The ends of a dataflow: where a commit goes in, when it is done, and what it did.
+struct Ports {
+    input: Entries,
+    probe: ProbeHandle<u64>,
+    outcomes: Rc<RefCell<Vec<Outcome>>>,
+}
+
+impl Ports {
+    /// Runs a commit to its end; `step` lets the worker do some of it.
+    fn fold(&mut self, Job { commit, mut entries }: Job, mut step: impl FnMut()) -> Vec<Outcome> {
+        self.input.advance_to(commit);
+        self.input.send_batch(&mut entries);
+        self.input.advance_to(commit + 1);
+        self.input.flush();
+        while self.probe.less_than(&(commit + 1)) {
+            step();
+        }
+        self.outcomes.take()
+    }
+
+    /// The dataflow: entries to their pools' worker, what it did to the first worker, and the probe behind that.
+    fn build(worker: &mut Worker, mut ledger: Ledger) -> Self {
+        let outcomes = Rc::new(RefCell::new(Vec::new()));
+        let collected = outcomes.clone();
+        let (input, probe) = worker.dataflow::<u64, _, _>(move |scope| {
+            let (input, entries) = scope.new_input::<Vec<Entry>>();
+            let (probe, _) = entries
+                .unary_frontier(Exchange::new(|entry: &Entry| entry.route), "ledger", move |_, _| {
+                    let mut open: BTreeMap<u64, (Capability<u64>, Vec<Entry>)> = BTreeMap::new();
+                    move |(input, frontier), output| {
+                        input.for_each(|capability, entries| {
+                            let capability = capability.retain_least(output.output_index());
+                            let capability = capability.expect("all entries are sent at a commit's number");
+                            let commit = *capability.time();
+                            open.entry(commit).or_insert_with(|| (capability, Vec::new())).1.append(entries);
+                        });
+                        while let Some(first) = open.first_entry()
+                            && !frontier.less_equal(first.key())
+                        {
+                            let (capability, entries) = first.remove();
+                            output.session(&capability).give(ledger.fold(entries));
+                        }
                     }
-                }
-            })
-            .container::<Vec<Outcome>>()
-            .unary::<Nothing, _, _, _>(Exchange::new(|_: &Outcome| 0), "collect", move |_, _| {
-                move |input, _| input.for_each(|_, outcomes| collected.borrow_mut().append(outcomes))
-            })
-            .probe();
-        (input, probe)
-    });
-    (input, probe, outcomes)
+                })
+                .container::<Vec<Outcome>>()
+                .unary::<Nothing, _, _, _>(Exchange::new(|_: &Outcome| 0), "collect", move |_, _| {
+                    move |input, _| input.for_each(|_, outcomes| collected.borrow_mut().append(outcomes))
+                })
+                .probe();
+            (input, probe)
+        });
+        Self { input, probe, outcomes }
+    }
 }
 
 /// The pools of one worker.
