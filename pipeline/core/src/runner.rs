@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::recovery::{Backoff, Trouble};
 use crate::stage::Contradiction;
 use crate::terms::cache::TermsCache;
+use crate::time::Clock;
 
 /// How often a part that hears nothing asks whether the stream has more than it was given.
 pub const WATCHDOG: Duration = Duration::from_secs(2);
@@ -46,6 +47,8 @@ pub struct Context<L> {
     pub stand_by: Duration,
     /// Spreads the pauses of processes that fail together.
     pub seed: u64,
+    /// Tells the present, for what is recorded as an observation.
+    pub clock: Clock,
     /// When a runner of this process last had something to do; for bounded runs.
     pub active: watch::Sender<Instant>,
 }

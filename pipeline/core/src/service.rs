@@ -24,6 +24,7 @@ use crate::settings::{EXIT_CONFIG, EXIT_DRAINED, Mistakes, StageArgs, StageSetti
 use crate::status;
 use crate::telemetry;
 use crate::terms::cache::TermsCache;
+use crate::time::Clock;
 
 /// The exit code after a drain on SIGINT, as a shell gives it.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -187,9 +188,9 @@ async fn start<P: Program>(
         }
     };
     tokio::spawn(status::answer(log.clone(), P::STAGE, health.clone()));
-    let terms = TermsCache::new(log.clone());
+    let (terms, clock) = (TermsCache::new(log.clone()), Clock::machine());
     let context =
-        Context { log, terms, metrics, health, shutdown, stand_by: settings.stand_by, seed, active };
+        Context { log, terms, metrics, health, shutdown, stand_by: settings.stand_by, seed, clock, active };
     let mut parts = JoinSet::new();
     for part in P::parts(&context, &partitions, total, own) {
         parts.spawn_local(part);

@@ -2,6 +2,7 @@
 //! The one clock of the process lives here; stages never see it.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Milliseconds since 1970-01-01T00:00:00Z; negative before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -61,6 +62,33 @@ impl Millis {
     /// The instant `millis` later (earlier when negative).
     pub fn plus(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis))
+    }
+}
+
+/// What tells a process the present: the machine's clock, or one that a simulation moves. Cheap to clone.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Millis + Send + Sync>);
+
+impl Clock {
+    /// This machine's clock.
+    pub fn machine() -> Self {
+        Self::new(Millis::now)
+    }
+
+    /// A clock that shows what `now` gives.
+    pub fn new(now: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The present. What [`Millis::now`] says of its use holds here too.
+    pub fn now(&self) -> Millis {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.now()).finish()
     }
 }
 

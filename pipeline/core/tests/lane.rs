@@ -30,7 +30,7 @@ use jackpot_core::runner::{Context, drive};
 use jackpot_core::stage::{Contradiction, Outcome, Stage, Tally};
 use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::{Terms, store};
-use jackpot_core::time::Millis;
+use jackpot_core::time::{Clock, Millis};
 use jackpot_core::topology;
 use proptest::prelude::*;
 use tokio::sync::watch;
@@ -657,6 +657,7 @@ fn context<L: Log>(log: &L, seed: u64, shutdown: &watch::Receiver<bool>) -> Cont
         shutdown: shutdown.clone(),
         stand_by: Duration::from_millis(500),
         seed,
+        clock: Clock::machine(),
         active,
     }
 }

@@ -394,9 +394,9 @@ impl<L: Log> Intake<L> {
     /// The watermark of a partition that has read all, by the clock once it is idle; `None` where more is stored.
     /// A clock that differs from the broker's alarms, and advances nothing.
     async fn watermark(&mut self, idle: bool) -> Result<Option<Option<Millis>>, Trouble> {
-        let asked = Millis::now();
+        let asked = self.context.clock.now();
         let extent = self.context.log.extent(topology::WAGERS).await?;
-        let answered = Millis::now();
+        let answered = self.context.clock.now();
         if self.has_more(extent.last).await? {
             return Ok(None);
         }

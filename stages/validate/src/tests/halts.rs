@@ -14,6 +14,7 @@ use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::store;
+use jackpot_core::time::Clock;
 use jackpot_core::topology;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -44,6 +45,7 @@ impl Validate {
             shutdown,
             stand_by: Duration::from_millis(100),
             seed: 1,
+            clock: Clock::machine(),
             active: watch::Sender::new(Instant::now()),
         };
         let settings = Settings { lateness: Duration::from_secs(2), idle_after: Duration::from_millis(20) };
