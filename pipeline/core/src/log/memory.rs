@@ -286,8 +286,9 @@ async fn hand_on(
 ) {
     loop {
         let received = tokio::select! {
-            received = from.recv() => received,
+            biased;
             () = to.closed() => return,
+            received = from.recv() => received,
         };
         match received {
             Ok((subject, payload)) if topology::fits(&subject, &filter) => {
