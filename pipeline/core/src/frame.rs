@@ -11,6 +11,7 @@ pub mod symbols;
 pub mod validated;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::digest::Digest;
@@ -43,7 +44,7 @@ impl Kind {
 }
 
 /// Up to where a partition's ingress has been read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ingress {
     /// The sequence, in the stream `wagers`, of the last message read.
     pub position: u64,

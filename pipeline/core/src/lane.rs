@@ -9,11 +9,13 @@ pub mod runner;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::frame::{Frame, Header};
 use crate::limits;
 use crate::log::{Append, Entry, Expect};
+use crate::snapshot::{self, Frozen, Kept, Saved, Unreadable};
 use crate::stage::{Contradiction, Outcome, Publication, Stage, Tally};
 use crate::terms::Terms;
 
@@ -38,6 +40,19 @@ pub struct Lane<S: Stage> {
     /// The last frame that is known to be stored as it was computed, and its digest in the first output.
     settled: (u64, Digest),
     flights: VecDeque<Flight>,
+    /// Of a stage that is replayed: how many bytes of input it has folded since its last snapshot.
+    folded: u64,
+    /// A snapshot whose frame is not known to be stored yet.
+    frozen: Option<Frozen>,
+}
+
+/// What a snapshot of a stage that is replayed says of the lane, before the stage's own state.
+#[derive(Serialize, Deserialize)]
+struct Place {
+    /// The digest of the input frame that was folded last.
+    input: Digest,
+    /// Its revision of the terms.
+    revision: u64,
 }
 
 /// What is known of the input.
@@ -108,7 +123,59 @@ impl<S: Stage> Lane<S> {
             outputs: Vec::new(),
             settled: (0, Digest::ZERO),
             flights: VecDeque::new(),
+            folded: 0,
+            frozen: None,
         }
+    }
+
+    /// Whether the state that this lane has folded is of use where the output ends with frame `end`: what is stored is
+    /// that, or beyond it. Where it is not, [`Lane::thaw`] takes back a snapshot, or else everything is folded anew.
+    pub fn goes_on_from(&self, end: u64) -> bool {
+        let computed = || {
+            let mut computed = self.flights.iter().map(|flight| flight.sequence).chain([self.settled.0]);
+            computed.any(|sequence| sequence == end)
+        };
+        matches!(self.input, Input::Read(_)) && (self.done < end || computed())
+    }
+
+    /// Takes a snapshot back, before [`Lane::resume`].
+    pub fn thaw(&mut self, kept: &Kept, content: &[u8]) -> Result<(), Unreadable> {
+        let mut content = Saved(content);
+        let place: Place = content.take()?;
+        self.flights.clear();
+        self.forget_logs(S::OUTPUTS.len());
+        self.stage.thaw(content)?;
+        self.done = kept.frame;
+        self.input = Input::Read(place.input);
+        self.revision = place.revision;
+        self.outputs[0].digest = kept.digest;
+        self.settled = (kept.frame, kept.digest);
+        self.folded = 0;
+        Ok(())
+    }
+
+    /// How many bytes of input were folded since the last snapshot, while none waits to be stored.
+    pub fn unfrozen(&self) -> u64 {
+        if self.frozen.is_none() { self.folded } else { 0 }
+    }
+
+    /// Freezes the state behind the last frame that was computed; [`Lane::frozen`] gives it once that frame is stored.
+    pub fn freeze(&mut self) {
+        let Input::Read(input) = self.input else { return };
+        let place = snapshot::piece(&Place { input, revision: self.revision });
+        self.folded = 0;
+        self.frozen = Some(Frozen {
+            frame: self.done,
+            digest: self.outputs[0].digest,
+            read: vec![self.done],
+            format: S::SNAPSHOT_FORMAT,
+            pieces: Box::new(std::iter::once(place).chain(self.stage.freeze())),
+        });
+    }
+
+    /// The frozen state, once its frame is known to be stored.
+    pub fn frozen(&mut self) -> Option<Frozen> {
+        self.frozen.take_if(|frozen| frozen.frame <= self.settled.0)
     }
 
     /// Starts over from what the outputs hold; whatever was in flight is forgotten. The last frame that all outputs
@@ -122,6 +189,7 @@ impl<S: Stage> Lane<S> {
         let ends: Vec<_> = tails.iter().map(|tail| tail.as_ref().map_or(0, |entry| entry.sequence)).collect();
         self.check_ends(&ends, input_last)?;
         self.awaited = None;
+        self.frozen = None;
         self.resumed = ends.iter().copied().min().unwrap_or(0);
         self.base = self.resumed.saturating_sub(1);
         let mut again = Vec::new();
@@ -155,7 +223,7 @@ impl<S: Stage> Lane<S> {
     /// is not stored is to be appended again: it is not computed again, since nothing can be unfolded.
     fn rewind(&mut self, tail: Option<&Entry>) -> Result<Vec<(usize, Append)>, Contradiction> {
         assert_eq!(S::OUTPUTS.len(), 1, "a stage that is replayed has one output");
-        let folded = matches!(self.input, Input::Read(_));
+        let folded = self.goes_on_from(self.resumed);
         let stored = (self.resumed, tail.map_or(Digest::ZERO, |entry| Digest::of(&entry.payload)));
         let computed = self.flights.iter().map(|flight| (flight.sequence, flight.digest));
         let computed = computed.chain([self.settled]).find(|(sequence, _)| *sequence == stored.0);
@@ -169,7 +237,7 @@ impl<S: Stage> Lane<S> {
             return Ok(self.flights.iter().flat_map(|flight| flight.again.clone()).collect());
         }
         self.flights.clear();
-        if !folded || self.done > self.base {
+        if !folded {
             self.done = 0;
             self.forget_logs(S::OUTPUTS.len());
             self.stage.restore(None)?;
@@ -244,6 +312,7 @@ impl<S: Stage> Lane<S> {
             self.outputs.iter().map(|output| header.next_stage(digest, output.digest)).collect();
         let messages = outcome.encode(&headers);
         self.done = entry.sequence;
+        self.folded += u64::try_from(entry.payload.len()).expect("a length fits 64 bits");
         self.input = Input::Read(digest);
         self.revision = header.terms;
         self.emit(&outcome, messages)

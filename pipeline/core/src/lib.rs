@@ -12,6 +12,7 @@
 //! | [`stage`] | what a stage is: a function from frame to frame |
 //! | [`lane`], [`runner`] | drives a stage: the first decides, the second awaits |
 //! | [`sessions`] | what a stage remembers of a source's sessions, bounded |
+//! | [`snapshot`] | states in the log, and the trimming of lanes that they allow |
 //! | [`recovery`] | the one recovery path |
 //! | [`publication`] | what belongs to a frame and goes to the outside |
 //! | [`health`], [`metrics`], [`admin`], [`status`], [`telemetry`] | what a process says of itself |
@@ -43,6 +44,7 @@ pub mod runner;
 pub mod service;
 pub mod sessions;
 pub mod settings;
+pub mod snapshot;
 pub mod stage;
 pub mod status;
 pub mod telemetry;

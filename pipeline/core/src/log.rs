@@ -158,6 +158,15 @@ pub trait Log: Clone + Send + Sync + 'static {
     /// and none its subject's where an earlier one of the batch has the same subject.
     fn append_atomic(&self, appends: Vec<Append>) -> impl Future<Output = Result<u64, AppendError>> + Send;
 
+    /// Removes what the stream holds before the message `before`; of it, where there is a filter, what fits that.
+    /// The last sequence of the stream stays what it is.
+    fn trim(
+        &self,
+        stream: &str,
+        filter: Option<&str>,
+        before: u64,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
+
     /// Sends a plain message that nobody stores, to whoever listens just now.
     fn notify(&self, subject: &str, payload: Bytes) -> impl Future<Output = Result<(), LogError>> + Send;
 

@@ -45,6 +45,8 @@ pub struct Context<L> {
     pub shutdown: watch::Receiver<bool>,
     /// How long another process's output must be silent, with input waiting, before this one takes over.
     pub stand_by: Duration,
+    /// How many bytes the log grows by until a snapshot is due, where the last one was not larger.
+    pub snapshot_bytes: u64,
     /// Spreads the pauses of processes that fail together.
     pub seed: u64,
     /// Tells the present, for what is recorded as an observation.

@@ -189,8 +189,18 @@ async fn start<P: Program>(
     };
     tokio::spawn(status::answer(log.clone(), P::STAGE, health.clone()));
     let (terms, clock) = (TermsCache::new(log.clone()), Clock::machine());
-    let context =
-        Context { log, terms, metrics, health, shutdown, stand_by: settings.stand_by, seed, clock, active };
+    let context = Context {
+        log,
+        terms,
+        metrics,
+        health,
+        shutdown,
+        stand_by: settings.stand_by,
+        snapshot_bytes: settings.snapshot_bytes,
+        seed,
+        clock,
+        active,
+    };
     let mut parts = JoinSet::new();
     for part in P::parts(&context, &partitions, total, own) {
         parts.spawn_local(part);

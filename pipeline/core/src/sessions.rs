@@ -7,8 +7,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::frame::validated::SessionKey;
 use crate::limits;
+use crate::snapshot::{self, Saved, Unreadable};
 use crate::time::Millis;
 
 /// A map by session. The key is half a SHA-256, so its first bytes are hash enough.
@@ -66,6 +70,62 @@ pub struct Sessions<T> {
 impl<T> Default for Sessions<T> {
     fn default() -> Self {
         Self { slots: Vec::new(), index: BySession::default(), oldest: NONE, newest: NONE, free: NONE }
+    }
+}
+
+/// A session, the receive time of its last wager, and what is remembered of it.
+pub type Kept<T> = (SessionKey, Millis, T);
+
+/// The sessions of a source as they were: what a snapshot is written from. To make it costs a copy of the slab.
+#[derive(Debug)]
+pub struct FrozenSessions<T> {
+    slots: Vec<Session<T>>,
+    next: Slot,
+}
+
+impl<T: Copy> Iterator for FrozenSessions<T> {
+    type Item = Kept<T>;
+
+    /// From the longest idle to the latest.
+    fn next(&mut self) -> Option<Kept<T>> {
+        let session = (self.next != NONE).then(|| &self.slots[index(self.next)])?;
+        self.next = session.newer;
+        Some((session.key, session.last, session.value))
+    }
+}
+
+/// Sessions of one piece of a snapshot: to write it takes well below a millisecond.
+const PIECE_SESSIONS: usize = 2_048;
+
+/// The pieces of a snapshot.
+pub fn pieces<T: Copy + Serialize>(mut sessions: FrozenSessions<T>) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::from_fn(move || {
+        let mut bytes = Vec::new();
+        sessions.by_ref().take(PIECE_SESSIONS).for_each(|session| bytes.extend(snapshot::piece(&session)));
+        (!bytes.is_empty()).then_some(bytes)
+    })
+}
+
+impl<T: Copy> Sessions<T> {
+    /// As they are now, for a snapshot.
+    pub fn freeze(&self) -> FrozenSessions<T> {
+        FrozenSessions { slots: self.slots.clone(), next: self.oldest }
+    }
+
+    /// Takes back so many sessions that a snapshot holds.
+    pub fn thaw(count: usize, content: &mut Saved<'_>) -> Result<Self, Unreadable>
+    where
+        T: DeserializeOwned,
+    {
+        let mut sessions = Self::default();
+        sessions.slots.reserve(count.min(limits::SESSIONS_PER_SOURCE_MAX));
+        sessions.index.reserve(count.min(limits::SESSIONS_PER_SOURCE_MAX));
+        for _ in 0..count {
+            let (key, last, value): Kept<T> = content.take()?;
+            let slot = sessions.insert(key, value, last);
+            sessions.link(slot);
+        }
+        Ok(sessions)
     }
 }
 

@@ -61,6 +61,9 @@ pub struct StageArgs {
     /// How long another process must be silent before this one takes over
     #[arg(long, env = "JACKPOT_STAND_BY", value_name = "DURATION", default_value = "2s")]
     pub stand_by: String,
+    /// A snapshot is due when the log has grown by so many bytes since the last one, or by its size where that is more
+    #[arg(long, env = "JACKPOT_SNAPSHOT_BYTES", value_name = "BYTES", default_value = "8388608")]
+    pub snapshot_bytes: String,
     /// End with exit code 0 when there was nothing to do for so long
     #[arg(long, env = "JACKPOT_UNTIL_IDLE", value_name = "DURATION")]
     pub until_idle: Option<String>,
@@ -78,6 +81,8 @@ pub struct StageSettings {
     pub only: Option<Vec<u16>>,
     /// See [`StageArgs::stand_by`].
     pub stand_by: Duration,
+    /// See [`StageArgs::snapshot_bytes`].
+    pub snapshot_bytes: u64,
     /// See [`StageArgs::until_idle`].
     pub until_idle: Option<Duration>,
     /// See [`StageArgs::log`].
@@ -114,6 +119,9 @@ impl StageArgs {
         let port = self.metrics_port.parse().ok();
         let port = mistakes.check("--metrics-port", &self.metrics_port, port, "give a port from 0 to 65535");
         let stand_by = mistakes.duration("--stand-by", &self.stand_by);
+        let bytes = self.snapshot_bytes.parse().ok().filter(|bytes| *bytes > 0);
+        let snapshot_bytes =
+            mistakes.check("--snapshot-bytes", &self.snapshot_bytes, bytes, "give a number of bytes above 0");
         let until_idle = self.until_idle.as_deref().map(|value| mistakes.duration("--until-idle", value));
         let log = mistakes.check("--log", &self.log, LogFormat::parse(&self.log), "give human or json");
         let only = self.only.as_deref().map(|value| {
@@ -124,6 +132,7 @@ impl StageArgs {
             metrics_port: port?,
             only: only.map_or(Some(None), |only| only.map(Some))?,
             stand_by: stand_by?,
+            snapshot_bytes: snapshot_bytes?,
             until_idle: until_idle.map_or(Some(None), |idle| idle.map(Some))?,
             log: log?,
         })

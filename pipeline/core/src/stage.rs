@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::frame::{Body, Frame, Header};
 use crate::refusal::{Reason, StageName};
+use crate::snapshot::{Pieces, Saved, Unreadable};
 use crate::terms::Terms;
 use crate::topology::Lane;
 
@@ -18,10 +19,12 @@ pub trait Stage {
     const OUTPUTS: &'static [Lane];
     /// Whether [`Stage::restore`] takes its state back from its first output.
     const RESTORES: bool = false;
-    /// Whether its state is a fold of all its input: a start forgets what the stage knows ([`Stage::restore`] of
-    /// `None`) and hands it every frame from the first one on, and what comes of those that its outputs hold is
-    /// compared or dropped. A stage without state, or one that its own last output restores, is not replayed.
+    /// Whether its state is a fold of all its input: a start takes back a snapshot, or else forgets what the stage
+    /// knows ([`Stage::restore`] of `None`), and hands it every frame behind that; what comes of those that its outputs
+    /// hold is compared or dropped. A stage without state, or one that its own last output restores, is not replayed.
     const REPLAYS: bool = false;
+    /// The version of what [`Stage::freeze`] gives. A build reads those before its own too.
+    const SNAPSHOT_FORMAT: u16 = 0;
     /// What it reads.
     type Input: Body;
     /// What it makes of a frame.
@@ -35,6 +38,16 @@ pub trait Stage {
     /// Takes back the state that a message of its own first output holds, the one before the next frame; `None` where
     /// there is none. For a stage without state there is nothing to do.
     fn restore(&mut self, _last: Option<&[u8]>) -> Result<(), Contradiction> {
+        Ok(())
+    }
+
+    /// The state as it is now, for a snapshot; of a stage that is replayed.
+    fn freeze(&self) -> Pieces {
+        Box::new(std::iter::empty())
+    }
+
+    /// Takes back what [`Stage::freeze`] gave.
+    fn thaw(&mut self, _content: Saved<'_>) -> Result<(), Unreadable> {
         Ok(())
     }
 

@@ -17,6 +17,8 @@ pub const HITS: &str = "hits";
 pub const REFUSALS: &str = "refusals";
 /// View: what has become of each source's batches.
 pub const SOURCES: &str = "sources";
+/// Snapshots of the stages' states, in parts, and the list of those confirmed.
+pub const SNAPSHOTS: &str = "snapshots";
 /// Terms: documents and claimed revisions.
 pub const TERMS: &str = "terms";
 
@@ -180,6 +182,26 @@ pub fn terms_revision(revision: u64) -> String {
 /// `terms.document.<digest>.<part>`: a part of a document.
 pub fn terms_document(digest: &crate::digest::Digest, part: usize) -> String {
     format!("{TERMS}.document.{digest}.{part}")
+}
+
+/// `snapshots.<stage>.<label>`: the list of a state's confirmed snapshots.
+pub fn snapshots(stage: StageName, label: &str) -> String {
+    format!("{SNAPSHOTS}.{stage}.{label}")
+}
+
+/// `snapshots.<stage>.<label>.<frame>.<part>`: a part of a snapshot.
+pub fn snapshot_part(stage: StageName, label: &str, frame: u64, part: u32) -> String {
+    format!("{SNAPSHOTS}.{stage}.{label}.{frame}.{part}")
+}
+
+/// All parts of one snapshot.
+pub fn snapshot_parts(stage: StageName, label: &str, frame: u64) -> String {
+    format!("{SNAPSHOTS}.{stage}.{label}.{frame}.*")
+}
+
+/// All parts of all snapshots of a state.
+pub fn snapshots_all(stage: StageName, label: &str) -> String {
+    format!("{SNAPSHOTS}.{stage}.{label}.*.*")
 }
 
 /// Whether a subject, word by word, fits a filter with `*` and `>`.

@@ -27,6 +27,7 @@ use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::metrics::Metrics;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
+use jackpot_core::snapshot::{self, Archivist, Key, Pieces, Saved, Unreadable};
 use jackpot_core::stage::{Contradiction, Outcome, Stage, Tally};
 use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::{Terms, store};
@@ -140,6 +141,7 @@ impl Stage for Fold {
     const INPUT: topology::Lane = topology::Lane::Geofenced;
     const OUTPUTS: &'static [topology::Lane] = &[topology::Lane::Audit];
     const REPLAYS: bool = true;
+    const SNAPSHOT_FORMAT: u16 = 1;
     type Input = Geofenced;
     type Output = Folded;
 
@@ -148,6 +150,15 @@ impl Stage for Fold {
     fn restore(&mut self, _: Option<&[u8]>) -> Result<(), Contradiction> {
         self.seen = Digest::ZERO;
         Ok(())
+    }
+
+    fn freeze(&self) -> Pieces {
+        Box::new(std::iter::once(snapshot::piece(&self.seen)))
+    }
+
+    fn thaw(&mut self, mut saved: Saved<'_>) -> Result<(), Unreadable> {
+        self.seen = saved.take()?;
+        saved.finish()
     }
 
     fn process(&mut self, frame: Frame<Geofenced>) -> Result<Folded, Contradiction> {
@@ -656,6 +667,7 @@ fn context<L: Log>(log: &L, seed: u64, shutdown: &watch::Receiver<bool>) -> Cont
         health: Health::default(),
         shutdown: shutdown.clone(),
         stand_by: Duration::from_millis(500),
+        snapshot_bytes: 1,
         seed,
         clock: Clock::machine(),
         active,
@@ -678,8 +690,13 @@ async fn race<S: Stage>(stage: fn() -> S, input: &[Bytes], seed: u64, rates: Rat
     let (stop, shutdown) = watch::channel(false);
     let contexts = [1, 2].map(|process| context(&faulty, seed * 2 + process, &shutdown));
     let runners = contexts.each_ref().map(|context| {
+        let key = Key::partition(S::NAME, PARTITION);
+        let (desk, archivist) = Archivist::new(context.clone(), key, Vec::new());
         let runner = LaneRunner::new(context.clone(), PARTITION, stage());
-        async move { drive(context, runner).await }
+        let runner = if S::REPLAYS { runner.with_desk(desk) } else { runner };
+        async move {
+            tokio::join!(drive(context, runner), archivist.run());
+        }
     });
     let [first, second] = runners;
     let finished = async {
@@ -787,5 +804,49 @@ async fn a_contradiction_is_believed_when_it_stays() {
             .metrics
             .render()
             .contains(r#"jackpot_recoveries_total{cause="contradiction",stage="allocate"} 1"#)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replayed_lane_goes_on_from_its_snapshot() {
+    let input = inputs(&[1; 60]);
+    let log = filled(&[]).await;
+    let key = Key::partition(Fold::NAME, PARTITION);
+    let run = async |taken: &Rc<Cell<usize>>, new: std::ops::Range<usize>| {
+        let (stop, shutdown) = watch::channel(false);
+        let context = context(&log, 1, &shutdown);
+        let (desk, archivist) = Archivist::new(context.clone(), key.clone(), Vec::new());
+        let stage = Fold { taken: taken.clone(), ..Fold::default() };
+        let runner = LaneRunner::new(context.clone(), PARTITION, stage).with_desk(desk);
+        let finished = async {
+            let mut appender = log.appender().await.unwrap();
+            for payload in &input[new.clone()] {
+                let subject = topology::Lane::Geofenced.subject(PARTITION);
+                let payload = payload.clone();
+                let append = Append { subject, headers: Vec::new(), payload, expect: Expect::Any };
+                appender.send(append).await.unwrap();
+                appender.acknowledged().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let stored = stored(&log, topology::Lane::Audit, new.end).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stop.send_replace(true);
+            stored
+        };
+        tokio::join!(drive(&context, runner), archivist.run(), finished).2
+    };
+    run(&Rc::default(), 0..40).await;
+    let kept = snapshot::list(&log, &key).await.unwrap().0;
+    let last = kept.last().expect("snapshots were taken").frame;
+    assert!(kept.len() == 2 && last <= 40, "of stored frames: {kept:?}");
+    // Of what a snapshot holds, nothing is read again, so that it may be trimmed.
+    log.trim(&topology::Lane::Geofenced.stream(PARTITION), None, last + 1).await.unwrap();
+    let taken = Rc::default();
+    let stored = run(&taken, 40..60).await;
+    assert_eq!(vec![stored], outputs_of(Fold::default(), &input));
+    assert_eq!(
+        u64::try_from(taken.get()).unwrap(),
+        60 - last,
+        "each frame behind the snapshot is folded once"
     );
 }

@@ -26,7 +26,6 @@ trait World {
     type Log: Log;
     fn log(&self) -> &Self::Log;
     fn create(&self, settings: StreamSettings) -> impl Future<Output = ()>;
-    fn trim(&self, stream: &str, first: u64) -> impl Future<Output = ()>;
 }
 
 struct MemoryWorld(Memory);
@@ -45,9 +44,6 @@ impl World for MemoryWorld {
     }
     async fn create(&self, settings: StreamSettings) {
         self.0.create(settings);
-    }
-    async fn trim(&self, stream: &str, first: u64) {
-        self.0.trim(stream, first);
     }
 }
 
@@ -79,11 +75,6 @@ impl World for NatsWorld {
     async fn create(&self, settings: StreamSettings) {
         setup::create(&self.log, &settings, 1).await.unwrap();
     }
-    async fn trim(&self, stream: &str, first: u64) {
-        let answer =
-            self.ask(format!("$JS.API.STREAM.PURGE.{stream}"), serde_json::json!({ "seq": first })).await;
-        assert_eq!(answer["success"], true, "{answer}");
-    }
 }
 
 /// A world through a bad network, in which nothing goes wrong until it is planned.
@@ -106,9 +97,6 @@ impl<W: World> World for FaultyWorld<W> {
     }
     async fn create(&self, settings: StreamSettings) {
         self.inner.create(settings).await;
-    }
-    async fn trim(&self, stream: &str, first: u64) {
-        self.inner.trim(stream, first).await;
     }
 }
 
@@ -149,6 +137,7 @@ contract!(
     a_full_stream_refuses,
     subjects_keep_their_last_messages,
     readers_start_where_the_stream_does,
+    a_part_of_a_stream_is_trimmed,
     a_log_that_is_shorter_than_thought_is_noticed,
     what_is_missing_is_said,
     large_messages_pass,
@@ -438,19 +427,36 @@ async fn readers_start_where_the_stream_does(world: &impl World) {
     world.create(stream("s")).await;
     let log = world.log();
     fill(log, "s.x", (1..=10).map(|n| n.to_string())).await;
-    world.trim("s", 6).await;
+    world.log().trim("s", None, 6).await.unwrap();
     let extent = log.extent("s").await.unwrap();
     assert_eq!((extent.first, extent.last), (6, 10));
     for (from, first) in [(0, 6), (1, 6), (6, 6), (8, 8)] {
         let mut reader = log.read("s", None, from).await.unwrap();
         assert_eq!(reader.next().await.unwrap().sequence, first, "from {from}");
     }
-    world.trim("s", 11).await;
+    world.log().trim("s", None, 11).await.unwrap();
     let extent = log.extent("s").await.unwrap();
     assert_eq!((extent.first, extent.last), (11, 10), "nothing is there, and the numbers go on");
     let mut reader = log.read("s", None, 3).await.unwrap();
     fill(log, "s.x", ["11".into()]).await;
     assert_eq!(reader.next().await.unwrap().sequence, 11);
+}
+
+async fn a_part_of_a_stream_is_trimmed(world: &impl World) {
+    world.create(stream("s")).await;
+    let log = world.log();
+    for number in 1..=4 {
+        fill(log, "s.a", [format!("a{number}")]).await;
+        fill(log, "s.b", [format!("b{number}")]).await;
+    }
+    log.trim("s", Some("s.a"), 5).await.unwrap();
+    let mut reader = log.read("s", Some("s.>"), 1).await.unwrap();
+    assert_eq!(sequences(&read_all(&mut reader, 6).await), [2, 4, 5, 6, 7, 8]);
+    for before in [0, 1] {
+        log.trim("s", None, before).await.unwrap();
+        assert_eq!(log.extent("s").await.unwrap().first, 2, "nothing is before {before}");
+    }
+    assert!(matches!(log.trim("none", None, 5).await, Err(LogError::NoStream(_))));
 }
 
 async fn a_log_that_is_shorter_than_thought_is_noticed(world: &impl World) {
@@ -1005,7 +1011,7 @@ mod nats_server_alone {
         let setup = SetUp::new(4);
         assert_eq!(setup::partitions(log).await.unwrap(), None);
         let report = setup::ensure(log, &setup).await.unwrap();
-        assert_eq!(report.streams.len(), 28);
+        assert_eq!(report.streams.len(), 29);
         assert!(report.streams.iter().all(|(_, done)| *done == Done::Created), "{report:?}");
         let again = setup::ensure(log, &setup).await.unwrap();
         assert!(again.streams.iter().all(|(_, done)| *done == Done::Unchanged), "{again:?}");

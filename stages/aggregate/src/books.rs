@@ -10,13 +10,15 @@ use jackpot_core::digest::Digest;
 use jackpot_core::frame::Frame;
 use jackpot_core::frame::contributions::{Contributions, Posting};
 use jackpot_core::record::{Commit, Consumed, Counts, WindowSettings};
+use jackpot_core::snapshot::{Frozen, Saved, Unreadable, piece};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
+use serde::{Deserialize, Serialize};
 
 use crate::commit::{self, Committed, Cut, Queued, Stamp};
 use crate::dataflow::{Dataflow, Pools, StartError};
-use crate::ledger::{Outcome, PaidHit};
+use crate::ledger::{Outcome, PaidHit, PoolLedger};
 use crate::postings::{Entry, Register, Taken, Turn};
 use crate::windows::{self, SettingsError};
 
@@ -49,6 +51,30 @@ pub enum BooksError {
     Start(#[from] StartError),
 }
 
+/// Why a snapshot of the books is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum ThawError {
+    /// Its content.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The settings.
+    #[error(
+        "the books keep windows of {kept:?} seconds and the settings say {set:?}; the first commit fixes the lengths, set them to those"
+    )]
+    Lengths {
+        /// What the snapshot says.
+        kept: Vec<u32>,
+        /// What the settings say.
+        set: Vec<u32>,
+    },
+    /// The workers.
+    #[error(transparent)]
+    Start(#[from] BooksError),
+}
+
+/// The version of the form of the ledger's snapshots. A build reads those before its own too.
+pub const SNAPSHOT_FORMAT: u16 = 1;
+
 /// A copy is kept of what the books were before every so manieth commit: more rarely, and a commit that was made in
 /// vain costs more to compute again; more often, and copying would be felt.
 const KEEP_EVERY: u64 = 256;
@@ -59,8 +85,10 @@ pub struct Books {
     settings: WindowSettings,
     dataflow: Dataflow,
     state: State,
+    /// A copy is kept before the next commit, whenever the last one was.
+    keep_next: bool,
     /// What the books were some commits ago; `None` at first.
-    kept: Option<Kept>,
+    kept: Option<Arc<Kept>>,
 }
 
 /// What the books were at the end of a commit.
@@ -70,7 +98,7 @@ struct Kept {
 }
 
 /// All of the books but the pools, which are in the dataflow.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct State {
     register: Register,
     number: u64,
@@ -92,7 +120,12 @@ impl Books {
         let dataflow = Dataflow::start(workers, &settings.seconds, Vec::new())?;
         let partitions = vec![Consumed::default(); usize::from(partitions)];
         let state = State { partitions, ..State::default() };
-        Ok(Self { workers, settings, dataflow, state, kept: None })
+        Ok(Self { workers, settings, dataflow, state, keep_next: false, kept: None })
+    }
+
+    /// Keeps a copy before the next commit, for a snapshot.
+    pub fn keep_next(&mut self) {
+        self.keep_next = true;
     }
 
     /// The books as they were before one of the last [`KEEP_EVERY`] commits, to go on from there by replay when what
@@ -100,9 +133,49 @@ impl Books {
     pub fn rewind(self) -> Result<Option<Self>, BooksError> {
         let Self { workers, settings, kept, .. } = self;
         let Some(kept) = kept else { return Ok(None) };
+        Self::open(workers, settings, kept).map(Some)
+    }
+
+    /// Books as they were at the end of a commit.
+    fn open(workers: usize, settings: WindowSettings, kept: Arc<Kept>) -> Result<Self, BooksError> {
         let dataflow = Dataflow::start(workers, &settings.seconds, kept.state.register.routed(&kept.pools))?;
         let state = kept.state.clone();
-        Ok(Some(Self { workers, settings, dataflow, state, kept: Some(kept) }))
+        Ok(Self { workers, settings, dataflow, state, keep_next: false, kept: Some(kept) })
+    }
+
+    /// The commit of the copy that [`Books::freeze`] gives; 0 where there is none.
+    pub fn kept(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |kept| kept.state.number)
+    }
+
+    /// The copy of what the books were some commits ago, for a snapshot: all but the pools, their number, then each.
+    pub fn freeze(&self) -> Option<Frozen> {
+        let kept = self.kept.clone()?;
+        let (state, pools) = (&kept.state, kept.pools.len());
+        let (frame, digest) = (state.number, state.digest);
+        let read = state.partitions.iter().map(|consumed| consumed.frame).collect();
+        let head = piece(&(&self.settings.seconds, state, pools));
+        let pieces = (0..pools).map(move |place| {
+            let pool = kept.pools.values().nth(place).expect("there are so many");
+            piece(pool)
+        });
+        let pieces = Box::new(std::iter::once(head).chain(pieces));
+        Some(Frozen { frame, digest, read, format: SNAPSHOT_FORMAT, pieces })
+    }
+
+    /// Takes back what [`Books::freeze`] gave; the windows' lengths are those that it was kept with.
+    pub fn thaw(workers: usize, settings: &WindowSettings, mut saved: Saved<'_>) -> Result<Self, ThawError> {
+        let (seconds, state, count): (Vec<u32>, State, usize) = saved.take()?;
+        let mut pools = Pools::new();
+        for _ in 0..count {
+            let pool: PoolLedger = saved.take()?;
+            pools.insert(pool.number(), pool);
+        }
+        saved.finish()?;
+        if seconds != settings.seconds {
+            return Err(ThawError::Lengths { kept: seconds, set: settings.seconds.clone() });
+        }
+        Ok(Self::open(workers, settings.clone(), Arc::new(Kept { state, pools }))?)
     }
 
     /// The number of the last commit; 0 before the first.
@@ -146,12 +219,13 @@ impl Books {
     pub fn commit(&mut self, input: &CommitInput) -> Result<Committed, Contradiction> {
         self.check(input)?;
         let kept = self.kept.as_ref().map_or(0, |kept| kept.state.number);
-        let before = (self.state.number >= kept + KEEP_EVERY).then(|| self.state.clone());
+        let keep = std::mem::take(&mut self.keep_next) || self.state.number >= kept + KEEP_EVERY;
+        let before = keep.then(|| self.state.clone());
         let entries = self.entries(input)?;
         let turn = self.take(input);
         let (outcomes, pools) = self.dataflow.run(self.state.number, turn, entries, before.is_some());
         if let Some((state, pools)) = before.zip(pools) {
-            self.kept = Some(Kept { state, pools });
+            self.kept = Some(Arc::new(Kept { state, pools }));
         }
         let committed = self.write(input, outcomes)?;
         self.state.digest = committed.digest;

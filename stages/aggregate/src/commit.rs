@@ -13,6 +13,7 @@ use jackpot_core::record::{Commit, Hit, LevelTotals, Pending, Share, Window};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ledger::{ChangedLevel, PaidHit};
 use crate::postings::{PoolEntry, Register};
@@ -267,6 +268,19 @@ fn level_name(pool: &PoolEntry, level: u8) -> String {
 pub(crate) struct Queued {
     pub(crate) window: Window,
     pub(crate) bytes: usize,
+}
+
+impl Serialize for Queued {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        json(&self.window).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Queued {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let message = Vec::<u8>::deserialize(deserializer)?;
+        serde_json::from_slice(&message).map(Self::new).map_err(serde::de::Error::custom)
+    }
 }
 
 impl Queued {

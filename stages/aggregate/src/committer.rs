@@ -19,11 +19,12 @@ use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Notices, ReadError
 use jackpot_core::record::{Commit, Consumed, IdleNotice, WindowSettings};
 use jackpot_core::recovery::Trouble;
 use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, first, tail};
+use jackpot_core::snapshot::{self, Desk, Key, Saved};
 use jackpot_core::stage::{Contradiction, Tally};
 use jackpot_core::terms::Terms;
 use jackpot_core::topology::{self, Lane};
 
-use crate::books::{Books, CommitInput};
+use crate::books::{self, Books, CommitInput, ThawError};
 use crate::commit::Committed;
 use crate::postings::Taken;
 use crate::views::exact::settle;
@@ -61,6 +62,12 @@ pub struct Committer<L: Log> {
     stored: u64,
     /// How often in a row some partition's log was found shorter than what was committed of it.
     shorts: u32,
+    /// Where snapshots of the books are handed in,
+    desk: Option<Desk>,
+    /// and the bytes that were read and written since the last one.
+    folded: u64,
+    /// The commit behind which the last one was taken.
+    archived: u64,
 }
 
 /// What of a partition is read and waits.
@@ -72,6 +79,8 @@ struct Feed<R> {
     /// The frame that the reader begins with is to be compared with what was consumed.
     anchored: bool,
     queue: VecDeque<Taken>,
+    /// The bytes of what was read, until somebody counts them.
+    bytes: u64,
     /// Why nothing more is taken from this partition; the others go on.
     stopped: bool,
 }
@@ -95,7 +104,15 @@ impl<L: Log> Committer<L> {
             notices: vec![None; usize::from(partitions)],
             stored: 0,
             shorts: 0,
+            desk: None,
+            folded: 0,
+            archived: 0,
         }
+    }
+
+    /// The same, handing in snapshots of the books there.
+    pub fn with_desk(self, desk: Desk) -> Self {
+        Self { desk: Some(desk), ..self }
     }
 
     /// Brings the books to the last stored commit: forward by replay, from where they stand or stood, or from the
@@ -129,7 +146,7 @@ impl<L: Log> Committer<L> {
         }
         match self.hold(tail).await? {
             true => Ok(self.books.take().expect("they hold a commit")),
-            false => self.open_books(),
+            false => self.open_books(tail).await,
         }
     }
 
@@ -189,10 +206,44 @@ impl<L: Log> Committer<L> {
         Ok(())
     }
 
-    fn open_books(&self) -> Result<Books, Trouble> {
+    /// Books from a snapshot, if there is one; else new ones.
+    async fn open_books(&mut self, tail: u64) -> Result<Books, Trouble> {
+        self.folded = 0;
         let Settings { workers, windows } = self.settings.clone();
-        Books::start(workers, self.partitions, windows)
-            .map_err(|error| Contradiction(error.to_string()).into())
+        let key = Key::ledger();
+        let log = &self.context.log;
+        let (all, _) = snapshot::list(log, &key).await?;
+        if let Some(newest) = all.last().filter(|newest| newest.frame > tail) {
+            return Err(Trouble::Contradiction(Contradiction(format!(
+                "commits end at {tail}, but there is a snapshot behind commit {}: they lost acknowledged messages; restore \
+                 the stream from a backup or a replica",
+                newest.frame
+            ))));
+        }
+        let found = snapshot::greatest(log, &key, topology::COMMITS, tail, books::SNAPSHOT_FORMAT).await?;
+        let opened = match found {
+            Some((kept, content)) => {
+                self.archived = kept.frame;
+                Books::thaw(workers, &windows, Saved(&content)).map_err(|error| match error {
+                    ThawError::Unreadable(error) => error.of(&key, kept.frame),
+                    ThawError::Lengths { .. } | ThawError::Start(_) => Contradiction(error.to_string()),
+                })
+            }
+            None => Books::start(workers, self.partitions, windows)
+                .map_err(|error| Contradiction(error.to_string())),
+        };
+        Ok(opened?)
+    }
+
+    /// Hands a snapshot in when one is due and the books keep a copy that is newer than the last one.
+    fn archive(&mut self, feeds: &mut [Feed<L::Reader>]) {
+        self.folded += feeds.iter_mut().map(|feed| std::mem::take(&mut feed.bytes)).sum::<u64>();
+        let (Some(desk), Some(books)) = (&self.desk, &self.books) else { return };
+        if books.kept() > self.archived && desk.is_due(self.folded) {
+            self.archived = books.kept();
+            self.folded = 0;
+            books.freeze().into_iter().for_each(|frozen| desk.hand_in(frozen));
+        }
     }
 
     /// Whether there are books that stand at a stored commit.
@@ -391,8 +442,13 @@ impl<L: Log> Part for Committer<L> {
         loop {
             let idle = flight.is_none();
             if idle && (Instant::now() >= beat || self.is_due(&feeds)) {
+                if self.desk.as_ref().is_some_and(|desk| desk.is_due(self.folded)) {
+                    self.books.as_mut().expect("resume has made them").keep_next();
+                }
                 let Some((made, wagers)) = self.cut(&mut feeds).await? else { continue };
                 let (commit, payload) = (made.commit.commit, made.message);
+                self.folded += length(payload.len());
+                self.archive(&mut feeds);
                 let subject = topology::COMMITS.to_owned();
                 let expect = Expect::Last(commit - 1);
                 appender.send(Append { subject, headers: Vec::new(), payload, expect }).await?;
@@ -448,6 +504,7 @@ impl<R: Reader> Feed<R> {
             read: (consumed.frame, consumed.digest),
             anchored: consumed.frame > 0,
             queue: VecDeque::new(),
+            bytes: 0,
             stopped: false,
         })
     }
@@ -498,6 +555,7 @@ impl<R: Reader> Feed<R> {
             )));
         }
         self.read = (entry.sequence, digest);
+        self.bytes += length(entry.payload.len());
         self.queue.push_back(Taken { digest, frame });
         Ok(())
     }
@@ -521,6 +579,10 @@ async fn next_entry<R: Reader>(feeds: &mut [Feed<R>]) -> (usize, Result<Entry, R
     let reading = |feed: &Feed<R>| !feed.stopped && feed.queue.len() < QUEUE_FRAMES_MAX;
     let open = feeds.iter_mut().enumerate().filter(|(_, feed)| reading(feed));
     first(open.map(|(index, feed)| async move { (index, feed.reader.next().await) })).await
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).expect("a length fits 64 bits")
 }
 
 fn read_commit(entry: &Entry) -> Result<Commit, Contradiction> {

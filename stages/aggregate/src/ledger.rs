@@ -181,7 +181,7 @@ impl LevelBook {
 }
 
 /// A pool: its levels by position, and their windows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PoolLedger {
     pool: u32,
     minor_digits: u32,

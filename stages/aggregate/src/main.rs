@@ -12,6 +12,7 @@ use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::service::{self, Program, Running};
 use jackpot_core::settings::Mistakes;
+use jackpot_core::snapshot::{Archivist, Key};
 
 struct Process;
 
@@ -53,9 +54,13 @@ impl Program for Process {
     fn parts(context: &Context<JetStream>, _: &[u16], total: u16, settings: Settings) -> Vec<Running> {
         let context = context.clone();
         let ledger = context.clone();
+        let (desk, archivist) = Archivist::new(context.clone(), Key::ledger(), (0..total).collect());
+        let committer = Committer::new(context.clone(), total, settings).with_desk(desk);
         let totals = context.clone();
         let mut parts: Vec<Running> = vec![
-            Box::pin(async move { drive(&ledger, Committer::new(ledger.clone(), total, settings)).await }),
+            Box::pin(async move {
+                tokio::join!(drive(&ledger, committer), archivist.run());
+            }),
             Box::pin(async move { drive(&totals, TotalsView::new(totals.clone())).await }),
         ];
         for kind in [Kind::Hits, Kind::Windows] {

@@ -14,7 +14,7 @@ use jackpot_core::money::{Micro, Pico, Ppm};
 use jackpot_core::names;
 use jackpot_core::stage::Contradiction;
 use jackpot_core::terms::{Pool, Terms};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ledger::PoolLedger;
 
@@ -204,7 +204,7 @@ pub struct Register {
 }
 
 /// A pool in the register.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PoolEntry {
     /// Its name.
     pub name: Arc<str>,
@@ -215,6 +215,28 @@ pub struct PoolEntry {
     /// Its levels' names by position.
     pub levels: Vec<Arc<str>>,
     route: u64,
+}
+
+/// What of a register a snapshot holds; the rest follows from it.
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    pools: Vec<PoolEntry>,
+    names: Vec<Arc<str>>,
+}
+
+impl Serialize for Register {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Listed { pools: self.pools.clone(), names: self.names.clone() }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Register {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Listed { pools, names } = Listed::deserialize(deserializer)?;
+        let pool_numbers = pools.iter().zip(0..).map(|(pool, number)| (pool.name.clone(), number)).collect();
+        let numbers = names.iter().cloned().zip(0..).collect();
+        Ok(Self { pools, pool_numbers, names, numbers })
+    }
 }
 
 impl Register {
@@ -485,6 +507,23 @@ pub(crate) mod ppm_option {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Ppm>, D::Error> {
         Ok(Option::<u32>::deserialize(d)?.map(Ppm))
+    }
+}
+
+/// Rates by a level's position, each of which may be absent.
+pub(crate) mod ppm_options {
+    use jackpot_core::limits::POOL_LEVELS_MAX;
+    use jackpot_core::money::Ppm;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    type Rates = [Option<Ppm>; POOL_LEVELS_MAX];
+
+    pub(crate) fn serialize<S: Serializer>(rates: &Rates, s: S) -> Result<S::Ok, S::Error> {
+        rates.map(|rate| rate.map(|ppm| ppm.0)).serialize(s)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Rates, D::Error> {
+        Ok(<[Option<u32>; POOL_LEVELS_MAX]>::deserialize(d)?.map(|rate| rate.map(Ppm)))
     }
 }
 

@@ -64,11 +64,11 @@ pub fn effective(watermarks: &[Option<Millis>], max_skew_s: u32) -> Option<Milli
 
 /// By a level's position: the share of eligible amounts that counts as contributed; `None` where the level is
 /// not part of the pool in the frame's terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rule(pub [Option<Ppm>; limits::POOL_LEVELS_MAX]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rule(#[serde(with = "crate::postings::ppm_options")] pub [Option<Ppm>; limits::POOL_LEVELS_MAX]);
 
 /// The windows of a pool.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PoolWindows {
     levels: usize,
     lengths: Vec<Length>,
@@ -77,7 +77,7 @@ pub struct PoolWindows {
 }
 
 /// The windows of one length.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Length {
     seconds: u32,
     /// Open windows that hold anything, by their first second.
@@ -87,7 +87,7 @@ struct Length {
 }
 
 /// A window that may still change.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct OpenWindow {
     /// One per rule; there is a second one only where a rate or the levels changed within the window.
     segments: Vec<Segment>,
@@ -96,7 +96,7 @@ struct OpenWindow {
 }
 
 /// Wagers that came under the same rule.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Segment {
     rule: Rule,
     total: Tally,
@@ -108,7 +108,7 @@ struct Segment {
 }
 
 /// What moved in a level but wagers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Moves {
     paid: Pico,
     house: Pico,

@@ -13,6 +13,7 @@ mod raster;
 use std::sync::LazyLock;
 
 use jackpot_core::frame::validated::Point;
+use serde::{Deserialize, Serialize};
 
 use crate::geometry::{self, Circle, Touched, Vertex};
 use raster::{Cell, Part, Raster};
@@ -26,7 +27,7 @@ pub struct Boundaries {
 }
 
 /// What the boundaries say of a circle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Spot {
     /// The country that the centre is in; `None` at sea, at the poles, and where several claim it.
     pub country: Option<Area>,

@@ -25,6 +25,7 @@ use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::validated::Validated;
 use jackpot_core::frame::{self, Frame, Header};
 use jackpot_core::refusal::StageName;
+use jackpot_core::snapshot::{Pieces, Saved, Unreadable};
 use jackpot_core::stage::{Contradiction, Outcome, Stage, Tally};
 use jackpot_core::terms::Terms;
 use jackpot_core::topology::Lane;
@@ -62,6 +63,7 @@ impl Stage for Geofence {
     const INPUT: Lane = Lane::Validated;
     const OUTPUTS: &'static [Lane] = &[Lane::Geofenced];
     const REPLAYS: bool = true;
+    const SNAPSHOT_FORMAT: u16 = 1;
     type Input = Validated;
     type Output = Placed;
 
@@ -73,6 +75,14 @@ impl Stage for Geofence {
     fn restore(&mut self, _last: Option<&[u8]>) -> Result<(), Contradiction> {
         self.memory.clear();
         Ok(())
+    }
+
+    fn freeze(&self) -> Pieces {
+        self.memory.freeze()
+    }
+
+    fn thaw(&mut self, content: Saved<'_>) -> Result<(), Unreadable> {
+        self.memory.thaw(content)
     }
 
     fn process(&mut self, frame: Frame<Validated>) -> Result<Placed, Contradiction> {

@@ -9,6 +9,7 @@ use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::service::{self, NoArgs, Program, Running};
 use jackpot_core::settings::Mistakes;
+use jackpot_core::snapshot::{Archivist, Key};
 
 struct Process;
 
@@ -25,7 +26,10 @@ impl Program for Process {
         let run = |&partition| -> Running {
             let context = context.clone();
             Box::pin(async move {
-                drive(&context, LaneRunner::new(context.clone(), partition, Geofence::default())).await
+                let key = Key::partition(StageName::Geofence, partition);
+                let (desk, archivist) = Archivist::new(context.clone(), key, vec![partition]);
+                let lane = LaneRunner::new(context.clone(), partition, Geofence::default()).with_desk(desk);
+                tokio::join!(drive(&context, lane), archivist.run());
             })
         };
         partitions.iter().map(run).collect()

@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 
 use jackpot_core::frame::validated::Point;
 use jackpot_core::limits;
-use jackpot_core::sessions::Sessions;
+use jackpot_core::sessions::{self, Sessions};
+use jackpot_core::snapshot::{Pieces, Saved, Unreadable, piece};
 use jackpot_core::time::Millis;
+use serde::{Deserialize, Serialize};
 
 use crate::boundaries::Spot;
 use crate::geometry;
 
 /// The last accepted place of a session that has coordinates.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Fix {
     /// Where.
     pub point: Point,
@@ -34,7 +36,7 @@ impl Fix {
 }
 
 /// What is remembered of a partition.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Memory {
     /// The latest receive time of a batch. It never goes back, whatever a broker's clock does.
     clock: Millis,
@@ -79,6 +81,33 @@ impl Memory {
             }
         }
         self.clock = self.clock.max(at);
+    }
+
+    /// As it is now, for a snapshot: the clock and the number of sources, then each source.
+    pub fn freeze(&self) -> Pieces {
+        let sources: Vec<_> = self
+            .sources
+            .iter()
+            .map(|(name, sessions)| (name.clone(), sessions.len(), sessions.freeze()))
+            .collect();
+        let head = piece(&(self.clock, sources.len()));
+        let sources = sources.into_iter().flat_map(|(name, count, sessions)| {
+            std::iter::once(piece(&(name, count))).chain(sessions::pieces(sessions))
+        });
+        Box::new(std::iter::once(head).chain(sources))
+    }
+
+    /// Takes back what [`Memory::freeze`] gave.
+    pub fn thaw(&mut self, mut content: Saved<'_>) -> Result<(), Unreadable> {
+        let (clock, sources): (Millis, usize) = content.take()?;
+        let mut thawed = Self { clock, ..Self::with_sessions_max(self.sessions_max) };
+        for _ in 0..sources {
+            let (name, count): (Box<str>, usize) = content.take()?;
+            thawed.sources.insert(name, Sessions::thaw(count, &mut content)?);
+        }
+        content.finish()?;
+        *self = thawed;
+        Ok(())
     }
 
     /// The sessions of a source.

@@ -20,7 +20,9 @@ use jackpot_core::frame::{Frame, Header, Ingress};
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Notices, Reader};
 use jackpot_core::record::IdleNotice;
 use jackpot_core::recovery::Trouble;
+use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, tail};
+use jackpot_core::snapshot::{self, Desk, Frozen, Key, Saved, Unreadable};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
@@ -40,6 +42,9 @@ const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
 const QUEUE_MESSAGES_MAX: usize = 4_096;
 /// Their bytes at most.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The version of the form of validate's snapshots.
+const SNAPSHOT_FORMAT: u16 = 1;
 
 /// How far this machine's clock may be off the broker's (contract, section 5).
 const CLOCK_OFF_MAX_MS: i64 = 500;
@@ -81,6 +86,12 @@ pub struct Intake<L> {
     /// While this process stands by: what the one at work says when the partition is idle, and how often it did.
     others: Option<Notices>,
     heard: u64,
+    /// Where snapshots are handed in,
+    desk: Option<Desk>,
+    /// and the bytes of frames that were folded since the last one.
+    folded: u64,
+    /// The frame of the newest snapshot when this process knew nothing: the spine cannot end before it.
+    vouched: u64,
 }
 
 /// Ingress messages that no stored frame covers, in order.
@@ -104,7 +115,12 @@ fn record_of<W>(batches: &[Batch<W>]) -> Recorded {
 struct Flight {
     frame: Frame<Validated>,
     digest: Digest,
+    bytes: u64,
     sent: Instant,
+}
+
+fn length(bytes: usize) -> u64 {
+    u64::try_from(bytes).expect("a length fits 64 bits")
 }
 
 impl<L: Log> Intake<L> {
@@ -126,12 +142,20 @@ impl<L: Log> Intake<L> {
             clock_astray,
             others: None,
             heard: 0,
+            desk: None,
+            folded: 0,
+            vouched: 0,
         }
     }
 
     /// The same with the keys of a file, which terms that name keys need.
     pub fn with_keys(self, keys: KeyFile) -> Self {
         Self { keys, ..self }
+    }
+
+    /// The same, handing in snapshots of its state there.
+    pub fn with_desk(self, desk: Desk) -> Self {
+        Self { desk: Some(desk), ..self }
     }
 
     /// Brings the state to the end of the spine, whoever wrote it, and opens the ingress behind it.
@@ -145,6 +169,7 @@ impl<L: Log> Intake<L> {
         let stored = tail(&self.context.log, &stream, &Lane::Validated.subject(self.partition)).await?;
         let (last, digest) =
             stored.as_ref().map_or((0, Digest::ZERO), |entry| (entry.sequence, Digest::of(&entry.payload)));
+        self.take_back(&stream, last).await?;
         let known = *self.state.tail();
         if last < known.frame || (last == known.frame && digest != known.digest) {
             return Err(Trouble::Contradiction(Contradiction(format!(
@@ -163,9 +188,50 @@ impl<L: Log> Intake<L> {
         while self.state.tail().frame < made {
             reader = self.rebuild().await?;
         }
+        if self.state.tail().frame < self.vouched {
+            return Err(Trouble::Contradiction(Contradiction(format!(
+                "{stream} ends at frame {last}, but there is a snapshot behind frame {}: it lost acknowledged frames; \
+                 restore the stream from a backup or a replica",
+                self.vouched
+            ))));
+        }
         self.turn(self.state.tail().terms).await?;
         self.context.metrics.at(&self.name.label, self.state.tail().frame);
         Ok(reader)
+    }
+
+    /// A process that knows nothing takes a snapshot back, if there is one.
+    async fn take_back(&mut self, stream: &str, end: u64) -> Result<(), Trouble> {
+        if self.state.tail().frame > 0 {
+            return Ok(());
+        }
+        let key = Key::partition(StageName::Validate, self.partition);
+        let (all, _) = snapshot::list(&self.context.log, &key).await?;
+        self.vouched = all.last().map_or(0, |newest| newest.frame);
+        if let Some((kept, bytes)) =
+            snapshot::greatest(&self.context.log, &key, stream, end, SNAPSHOT_FORMAT).await?
+        {
+            let unreadable = |error: Unreadable| error.of(&key, kept.frame);
+            let mut content = Saved(&bytes);
+            self.before = content.take().map_err(unreadable)?;
+            self.state = self.state.thaw(content).map_err(unreadable)?;
+            self.folded = 0;
+        }
+        Ok(())
+    }
+
+    /// Hands a snapshot in when one is due: of stored frames alone, which the state always is.
+    fn archive(&mut self) {
+        let Some(desk) = self.desk.as_ref().filter(|desk| desk.is_due(self.folded)) else { return };
+        let (tail, before) = (self.state.tail(), snapshot::piece(&self.before));
+        desk.hand_in(Frozen {
+            frame: tail.frame,
+            digest: tail.digest,
+            read: vec![tail.frame],
+            format: SNAPSHOT_FORMAT,
+            pieces: Box::new(std::iter::once(before).chain(self.state.freeze())),
+        });
+        self.folded = 0;
     }
 
     /// Folds the frames up to `until` that this process has not made.
@@ -179,6 +245,7 @@ impl<L: Log> Intake<L> {
             let frame = self.decode(&entry)?;
             self.turn(frame.header.terms).await?;
             self.fold(&frame, Digest::of(&entry.payload))?;
+            self.folded += length(entry.payload.len());
         }
         Ok(())
     }
@@ -371,6 +438,8 @@ impl<L: Log> Intake<L> {
     fn settle(&mut self, flight: Flight) -> Result<(), Trouble> {
         self.context.metrics.acknowledged(flight.sent.elapsed());
         self.fold(&flight.frame, flight.digest)?;
+        self.folded += flight.bytes;
+        self.archive();
         self.queue.covered(self.state.tail().ingress.position);
         self.context.metrics.appended(&self.name.label, self.state.tail().frame, &tally(&flight.frame.body));
         Ok(())
@@ -473,11 +542,11 @@ impl<L: Log> Part for Intake<L> {
                 && let Some(frame) = self.cut().await?
             {
                 let payload = frame.encode();
-                let digest = Digest::of(&payload);
+                let (digest, bytes) = (Digest::of(&payload), length(payload.len()));
                 let subject = Lane::Validated.subject(self.partition);
                 let expect = Expect::Last(frame.header.sequence - 1);
                 appender.send(Append { subject, headers: Vec::new(), payload, expect }).await?;
-                flight = Some(Flight { frame, digest, sent: Instant::now() });
+                flight = Some(Flight { frame, digest, bytes, sent: Instant::now() });
             }
             let idle = flight.is_none() && !self.queue.waiting() && self.halt.is_none();
             let again = self.halt.as_ref().map(|&(_, again)| again);

@@ -10,6 +10,7 @@ use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::service::{self, Program, Running};
 use jackpot_core::settings::Mistakes;
+use jackpot_core::snapshot::{Archivist, Key};
 use validate::KeyFile;
 use validate::intake::{Intake, Settings};
 
@@ -54,8 +55,13 @@ impl Program for Process {
     fn parts(context: &Context<JetStream>, partitions: &[u16], _total: u16, own: Own) -> Vec<Running> {
         let run = |&partition| -> Running {
             let context = context.clone();
+            let key = Key::partition(StageName::Validate, partition);
+            let (desk, archivist) = Archivist::new(context.clone(), key, vec![partition]);
             let intake = Intake::new(context.clone(), partition, own.intake).with_keys(own.keys.clone());
-            Box::pin(async move { drive(&context, intake).await })
+            let intake = intake.with_desk(desk);
+            Box::pin(async move {
+                tokio::join!(drive(&context, intake), archivist.run());
+            })
         };
         partitions.iter().map(run).collect()
     }

@@ -8,15 +8,17 @@ use jackpot_core::frame::batch::{Accepted, Batch, Verdict};
 use jackpot_core::frame::validated::{Validated, Wager};
 use jackpot_core::frame::{Frame, Header, Ingress};
 use jackpot_core::limits;
-use jackpot_core::sessions::Sessions;
+use jackpot_core::sessions::{self, Sessions};
+use jackpot_core::snapshot::{Pieces, Saved, Unreadable, piece};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::time::Millis;
+use serde::{Deserialize, Serialize};
 
 use crate::terms::CompiledTerms;
 use crate::window::{self, Content, Interactions, Standing, Window};
 
 /// Where the output of a partition ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tail {
     /// The number of the last frame; 0 before the first.
     pub frame: u64,
@@ -84,6 +86,32 @@ impl State {
 
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// As it is now, for a snapshot: the tail, the clock and the number of sources, then each source.
+    pub fn freeze(&self) -> Pieces {
+        let mut sources = Vec::new();
+        for (name, Source { window, sessions }) in &self.memory.sources {
+            sources.push(((name.clone(), window.clone(), sessions.len()), sessions.freeze()));
+        }
+        let head = piece(&(self.tail, self.memory.clock, sources.len()));
+        let sources = sources
+            .into_iter()
+            .flat_map(|(head, sessions)| std::iter::once(piece(&head)).chain(sessions::pieces(sessions)));
+        Box::new(std::iter::once(head).chain(sources))
+    }
+
+    /// What [`State::freeze`] gave of this partition.
+    pub fn thaw(&self, mut content: Saved<'_>) -> Result<Self, Unreadable> {
+        let (tail, clock, count): (Tail, Millis, usize) = content.take()?;
+        let mut sources = BTreeMap::new();
+        for _ in 0..count {
+            let (name, window, count): (Box<str>, Window, usize) = content.take()?;
+            sources.insert(name, Source { window, sessions: Sessions::thaw(count, &mut content)? });
+        }
+        content.finish()?;
+        let memory = Memory { clock, sources, sessions_max: self.memory.sessions_max };
+        Ok(Self { partition: self.partition, tail, memory })
     }
 
     /// Takes in the next frame of the output, whoever made it. `digest` is that of its message, `terms` the revision

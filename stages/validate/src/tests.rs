@@ -3,6 +3,7 @@
 mod cuts;
 mod halts;
 mod refusals;
+mod resume;
 mod signatures;
 
 use bytes::Bytes;

@@ -7,6 +7,7 @@ use jackpot_core::frame::validated::SessionKey;
 use jackpot_core::limits::{CONTENTS_REMEMBERED, INTERACTION_WINDOW, SEQUENCE_JUMP_MAX, SEQUENCE_WINDOW};
 use jackpot_core::sessions::Sessions;
 use jackpot_core::time::Millis;
+use serde::{Deserialize, Serialize};
 
 /// Words of the bitmap below the highest sequence.
 const WORDS: usize = 16;
@@ -18,7 +19,7 @@ const _: () = assert!(INTERACTION_WINDOW == 64, "one bit for each number of the 
 pub type Content = [u8; 16];
 
 /// What is remembered of a source's batches.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Window {
     /// The highest accepted sequence; the one before the first that is awaited, where none was accepted.
     highest: u64,
@@ -166,7 +167,7 @@ fn place(number: u64) -> (usize, u64) {
 }
 
 /// What is remembered of a session's interactions. Nothing yet: both are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Interactions {
     /// The highest that was accepted.
     highest: u64,

@@ -1,6 +1,8 @@
 //! The spine: what validate found to be wagers, with all that geofence needs to place them.
 //! The player is not carried on, and the session only as a key.
 
+use serde::{Deserialize, Serialize};
+
 use crate::codec::{CodecError, Reader, Writer};
 use crate::frame::batch::{Batch, Funds, Hits, Record};
 use crate::frame::symbols::{Symbol, Symbols};
@@ -63,7 +65,7 @@ pub struct Location {
 }
 
 /// A point on the earth (WGS 84) with its accuracy.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// Degrees, −90 to 90.
     pub latitude: f64,

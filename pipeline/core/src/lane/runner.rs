@@ -9,6 +9,7 @@ use crate::log::{Append, AppendError, Appender, Entry, Log, Reader};
 use crate::publication::Publisher;
 use crate::recovery::Trouble;
 use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, first, stored, tail};
+use crate::snapshot::{self, Desk, Key};
 use crate::stage::Stage;
 use crate::topology;
 
@@ -19,6 +20,8 @@ pub struct LaneRunner<S: Stage, L: Log> {
     partition: u16,
     lane: Lane<S>,
     publisher: Publisher<L>,
+    /// Where snapshots of the stage's state are handed in.
+    desk: Option<Desk>,
 }
 
 impl<S: Stage, L: Log> LaneRunner<S, L> {
@@ -26,7 +29,12 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
     pub fn new(context: Context<L>, partition: u16, stage: S) -> Self {
         let publisher = Publisher::new(context.log.clone(), topology::REFUSALS);
         let name = Name::partition(partition);
-        Self { context, name, partition, lane: Lane::new(stage, partition), publisher }
+        Self { context, name, partition, lane: Lane::new(stage, partition), publisher, desk: None }
+    }
+
+    /// The same, handing in snapshots of the stage's state there.
+    pub fn with_desk(self, desk: Desk) -> Self {
+        Self { desk: Some(desk), ..self }
     }
 
     /// Reads the outputs' tails from their leaders and tells the lane; gives where to open the input, and what to append
@@ -37,6 +45,10 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         for lane in S::OUTPUTS {
             tails.push(tail(log, &lane.stream(self.partition), &lane.subject(self.partition)).await?);
         }
+        if S::REPLAYS {
+            self.take_back(tails[0].as_ref().map_or(0, |entry| entry.sequence)).await?;
+        }
+        let log = &self.context.log;
         let input = log.extent(&S::INPUT.stream(self.partition)).await?;
         let resume = self.lane.resume(&tails, input.last)?;
         for (output, sequence) in resume.wanted {
@@ -46,6 +58,31 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         }
         self.context.metrics.at(&self.name.label, self.lane.position());
         Ok((resume.from, resume.again))
+    }
+
+    /// Takes a snapshot back, where what this process has folded is of no use for an output that ends so.
+    async fn take_back(&mut self, end: u64) -> Result<(), Trouble> {
+        if self.lane.goes_on_from(end) {
+            return Ok(());
+        }
+        let key = Key::partition(S::NAME, self.partition);
+        let stream = S::OUTPUTS[0].stream(self.partition);
+        let found = snapshot::greatest(&self.context.log, &key, &stream, end, S::SNAPSHOT_FORMAT).await?;
+        if let Some((kept, content)) = found {
+            self.lane.thaw(&kept, &content).map_err(|error| error.of(&key, kept.frame))?;
+        }
+        Ok(())
+    }
+
+    /// Freezes the stage's state when a snapshot is due, and hands it in once its frame is stored.
+    fn archive(&mut self) {
+        let Some(desk) = &self.desk else { return };
+        if desk.is_due(self.lane.unfrozen()) {
+            self.lane.freeze();
+        }
+        if let Some(frozen) = self.lane.frozen() {
+            desk.hand_in(frozen);
+        }
     }
 
     /// Computes one frame and hands its appends to the connection.
@@ -64,7 +101,9 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         if !step.publications.is_empty() {
             self.publisher.publish(step.publications).await?;
         }
-        send(step.appends, appenders, sent).await
+        send(step.appends, appenders, sent).await?;
+        self.archive();
+        Ok(())
     }
 
     fn settle(&mut self, output: usize, sequence: u64, sent: &mut Sent) {
@@ -73,6 +112,7 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         }
         if let Some(tally) = self.lane.acknowledged(output, sequence) {
             self.context.metrics.appended(&self.name.label, sequence, &tally);
+            self.archive();
         }
     }
 

@@ -256,6 +256,11 @@ impl<L: Log> Log for Faulty<L> {
         Err(unknown())
     }
 
+    async fn trim(&self, stream: &str, filter: Option<&str>, before: u64) -> Result<(), LogError> {
+        self.answer()?;
+        self.inner.trim(stream, filter, before).await
+    }
+
     async fn notify(&self, subject: &str, payload: Bytes) -> Result<(), LogError> {
         self.answer()?;
         self.inner.notify(subject, payload).await

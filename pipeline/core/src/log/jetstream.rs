@@ -295,6 +295,20 @@ impl Log for JetStream {
         appender::append_atomic(self, appends).await
     }
 
+    async fn trim(&self, stream: &str, filter: Option<&str>, before: u64) -> Result<(), LogError> {
+        // The broker reads 0 and 1 as "everything".
+        if before <= 1 {
+            return Ok(());
+        }
+        let mut which = serde_json::json!({ "seq": before });
+        if let Some(filter) = filter {
+            which["filter"] = filter.into();
+        }
+        let subject = format!("$JS.API.STREAM.PURGE.{stream}");
+        let purged: Result<serde_json::Value, _> = self.ask(subject, which.to_string().into()).await;
+        purged.map(|_| ()).map_err(|error| error.into_log(stream))
+    }
+
     async fn notify(&self, subject: &str, payload: Bytes) -> Result<(), LogError> {
         self.publish(subject.into(), payload).await
     }

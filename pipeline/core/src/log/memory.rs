@@ -70,15 +70,6 @@ impl Memory {
         }
     }
 
-    /// Removes what a stream holds below `first`, as an operator or a trimmed lane does.
-    pub fn trim(&self, stream: &str, first: u64) {
-        if let Some(stream) = self.streams().get_mut(stream) {
-            while stream.entries.first_key_value().is_some_and(|(sequence, _)| *sequence < first) {
-                stream.remove_first();
-            }
-        }
-    }
-
     fn streams(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
         self.shared.streams.lock().expect("nobody panics while holding the streams")
     }
@@ -180,10 +171,11 @@ impl Stored {
         }
     }
 
-    fn remove_first(&mut self) {
-        if let Some(first) = self.entries.first_key_value().map(|(sequence, _)| *sequence) {
-            self.remove(first);
-        }
+    fn trim(&mut self, filter: Option<&str>, before: u64) {
+        let fits = |entry: &Entry| filter.is_none_or(|filter| topology::fits(&entry.subject, filter));
+        let old = self.entries.range(..before).filter(|(_, entry)| fits(entry));
+        let old: Vec<_> = old.map(|(sequence, _)| *sequence).collect();
+        old.into_iter().for_each(|sequence| self.remove(sequence));
     }
 
     fn remove(&mut self, sequence: u64) {
@@ -264,6 +256,13 @@ impl Log for Memory {
         }
         check_fences(&appends)?;
         self.store(appends)
+    }
+
+    async fn trim(&self, stream: &str, filter: Option<&str>, before: u64) -> Result<(), LogError> {
+        let mut streams = self.streams();
+        let stored = streams.get_mut(stream).ok_or_else(|| LogError::NoStream(stream.into()))?;
+        stored.trim(filter, before);
+        Ok(())
     }
 
     async fn notify(&self, subject: &str, payload: Bytes) -> Result<(), LogError> {

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aggregate::books::Books;
 use aggregate::commit::Committed;
 use aggregate::postings::Taken;
 use jackpot_core::money::Pico;
-use jackpot_core::record::{Commit, LevelTotals, Share};
+use jackpot_core::record::{Commit, LevelTotals, Share, WindowSettings};
+use jackpot_core::snapshot::Saved;
 use jackpot_core::terms::Terms;
 use proptest::prelude::*;
 
@@ -441,4 +443,38 @@ fn books_that_went_back_make_the_same_commits_again() {
     }
     let new = World::new(1).books;
     assert!(new.rewind().expect("nothing is started").is_none(), "new books have nothing to go back to");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Books that a snapshot gives back go on with the same bytes, whatever it was taken in the middle of.
+    #[test]
+    fn a_snapshot_is_the_whole_of_the_books(seed in any::<u64>(), steps in 2_usize..30, at in any::<prop::sample::Index>()) {
+        let steps = invent(seed, &Shape { partitions: 2, pools: 3, revisions: 3, steps });
+        let record = play(1, 2, &steps).record;
+        let mut books = Books::start(1, 2, settings()).expect("settings that can be used");
+        let at = 1 + at.index(record.len() - 1);
+        for Recorded { committed, frames, terms } in &record[..=at] {
+            books.keep_next();
+            books.replay(&committed.message, frames.clone(), terms.clone()).expect("the same commit");
+        }
+        let frozen = books.freeze().expect("a copy was kept");
+        let before = usize::try_from(frozen.frame).expect("small");
+        prop_assert_eq!(before, at, "the copy is that of the commit before");
+        prop_assert_eq!(frozen.digest, record[before - 1].committed.digest);
+        let read: Vec<_> = record[before - 1].committed.commit.partitions.iter().map(|consumed| consumed.frame).collect();
+        prop_assert_eq!(&frozen.read, &read);
+        let content: Vec<u8> = frozen.pieces.flatten().collect();
+        for workers in [1, 3] {
+            let mut thawed = Books::thaw(workers, &settings(), Saved(&content)).expect("it is whole");
+            for Recorded { committed, frames, terms } in &record[before..] {
+                thawed.replay(&committed.message, frames.clone(), terms.clone()).expect("the same commit");
+            }
+        }
+        prop_assert!(Books::thaw(1, &settings(), Saved(&content[..content.len() - 1])).is_err(), "a part is no state");
+        let others = WindowSettings { seconds: vec![1, 60], ..settings() };
+        let said = Books::thaw(1, &others, Saved(&content)).err().expect("other windows").to_string();
+        prop_assert!(said.contains("keep windows of [1, 60, 3600] seconds and the settings say [1, 60]"), "{}", said);
+    }
 }

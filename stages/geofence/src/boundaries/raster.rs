@@ -19,7 +19,7 @@ const DIGEST: &str = "7355dd1447c5671df8a8b08d7c3e827099d649114cce04ad9bb053707d
 const FORMAT: u16 = 2;
 
 /// The number of an area, in the order of the codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Area(u16);
 
 impl Area {

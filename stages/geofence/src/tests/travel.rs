@@ -1,5 +1,6 @@
 //! Sessions that move: what is remembered of them, for how long, and how fast is too fast.
 
+use jackpot_core::snapshot::Saved;
 use proptest::prelude::*;
 
 use super::*;
@@ -206,5 +207,39 @@ proptest! {
         }
         let got: Vec<_> = rest.into_iter().map(|frame| bytes(&mut fresh, frame)).collect();
         prop_assert_eq!(&got[..], &expect[cut..]);
+    }
+}
+
+proptest! {
+    /// Wherever a state is taken back from a snapshot, it is the same, and so is what is made of all that follows.
+    #[test]
+    fn a_snapshot_is_the_whole_state(
+        visits in proptest::collection::vec((0_u8..6, 0_u8..3, 37.0_f64..40.0, 0_i64..4 * HOUR), 1..40),
+        at in 0_usize..40,
+    ) {
+        let mut received = 0;
+        let visits: Vec<_> = visits
+            .into_iter()
+            .map(|(session, source, latitude, passed)| {
+                received += passed;
+                let source = ["eu1", "eu2", "eu3"][usize::from(source)];
+                Visit { source, session, received, ..visit(latitude, received) }
+            })
+            .collect();
+        let mut frames = frames(&visits);
+        let later = frames.split_off(at.min(frames.len()));
+        let mut stage = stage(4);
+        for frame in frames {
+            stage.process(frame).expect("nothing contradicts");
+        }
+        let content: Vec<u8> = stage.freeze().flatten().collect();
+        let mut thawed = self::stage(4);
+        thawed.thaw(Saved(&content)).expect("it is whole");
+        prop_assert_eq!(&thawed.memory, &stage.memory);
+        for frame in later {
+            let made = thawed.process(frame.clone()).expect("nothing contradicts");
+            prop_assert_eq!(made, stage.process(frame).expect("nothing contradicts"));
+        }
+        prop_assert!(thawed.thaw(Saved(&content[..content.len() - 1])).is_err(), "a part is no state");
     }
 }

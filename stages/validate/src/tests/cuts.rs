@@ -1,6 +1,7 @@
 //! However an ingress is cut into frames, the outcome is the same; and the state is a fold of the frames.
 
 use jackpot_core::limits;
+use jackpot_core::snapshot::Saved;
 use proptest::prelude::*;
 
 use super::*;
@@ -107,6 +108,11 @@ proptest! {
         let frames = run(&mut state, &revisions(), &ingress, &cuts);
         let kept = stop.index(frames.len() + 1);
         let mut resumed = replay(fresh(), &revisions(), &frames[..kept]);
+        let content: Vec<u8> = resumed.freeze().flatten().collect();
+        let thawed = fresh().thaw(Saved(&content)).expect("it is whole");
+        prop_assert_eq!(&thawed, &resumed, "a snapshot is the whole state");
+        prop_assert!(fresh().thaw(Saved(&content[..content.len() - 1])).is_err(), "a part is no state");
+        resumed = thawed;
         let from = resumed.tail().ingress.position;
         let rest: Vec<_> = ingress.iter().filter(|entry| entry.sequence > from).cloned().collect();
         let again = run(&mut resumed, &revisions(), &rest, cuts.get(kept..).unwrap_or_default());

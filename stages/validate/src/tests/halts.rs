@@ -12,6 +12,7 @@ use jackpot_core::log::{Append, Appender, Expect, Log};
 use jackpot_core::metrics::Metrics;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
+use jackpot_core::snapshot::{Archivist, Key};
 use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::store;
 use jackpot_core::time::Clock;
@@ -25,16 +26,16 @@ use crate::KeyFile;
 use crate::intake::{Intake, Settings};
 
 /// A validate of one partition, as long as it is not dropped.
-struct Validate {
+pub(super) struct Validate {
     log: Memory,
-    health: Health,
+    pub health: Health,
     metrics: Metrics,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Validate {
-    fn start(log: &Memory, keys: Option<PathBuf>) -> Self {
+    pub fn start(log: &Memory, keys: Option<PathBuf>) -> Self {
         let (stop, shutdown) = watch::channel(false);
         let (health, metrics) = (Health::default(), Metrics::new(StageName::Validate));
         let context = Context {
@@ -44,18 +45,23 @@ impl Validate {
             health: health.clone(),
             shutdown,
             stand_by: Duration::from_millis(100),
+            snapshot_bytes: 1,
             seed: 1,
             clock: Clock::machine(),
             active: watch::Sender::new(Instant::now()),
         };
         let settings = Settings { lateness: Duration::from_secs(2), idle_after: Duration::from_millis(20) };
-        let intake = Intake::new(context.clone(), 0, settings).with_keys(KeyFile::new(keys));
-        let task = tokio::task::spawn_local(async move { drive(&context, intake).await });
+        let key = Key::partition(StageName::Validate, 0);
+        let (desk, archivist) = Archivist::new(context.clone(), key, vec![0]);
+        let intake = Intake::new(context.clone(), 0, settings).with_keys(KeyFile::new(keys)).with_desk(desk);
+        let task = tokio::task::spawn_local(async move {
+            tokio::join!(drive(&context, intake), archivist.run());
+        });
         Self { log: log.clone(), health, metrics, stop, task }
     }
 
     /// Waits until the partition is halted, and gives what it says.
-    async fn halted(&self) -> String {
+    pub async fn halted(&self) -> String {
         loop {
             if let [(_, Condition::Stopped(why))] = &self.health.parts()[..] {
                 assert!(
@@ -70,7 +76,7 @@ impl Validate {
     }
 
     /// Waits until there are so many frames, and gives the revisions that they were made under.
-    async fn frames(&self, count: u64) -> Vec<u64> {
+    pub async fn frames(&self, count: u64) -> Vec<u64> {
         let mut revisions = Vec::new();
         for sequence in 1..=count {
             let entry = loop {
@@ -84,7 +90,7 @@ impl Validate {
         revisions
     }
 
-    async fn at_work(&self) {
+    pub async fn at_work(&self) {
         while self.health.ready().is_err() {
             sleep(Duration::from_millis(5)).await;
         }
@@ -93,20 +99,20 @@ impl Validate {
         );
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send_replace(true);
         self.task.await.expect("it ends");
     }
 }
 
-async fn apply(log: &Memory, revision: u64, keys: &[&str]) {
+pub(super) async fn apply(log: &Memory, revision: u64, keys: &[&str]) {
     let mut terms = terms(revision, [None; 2]);
     terms.sources[2].keys = keys.iter().map(|&key| key.into()).collect();
     let claim = store::store(log, &terms).await.expect("it is stored");
     store::activate(log, 1, &claim).await.expect("it is activated");
 }
 
-async fn publish(log: &Memory, source: &str, sequence: u64, key: Option<&str>) {
+pub(super) async fn publish(log: &Memory, source: &str, sequence: u64, key: Option<&str>) {
     let body = batch(source, sequence, &[wager("s", sequence)]);
     let entry = message(1, "", RECORDED_AT, body);
     let entry = match key {
@@ -121,7 +127,7 @@ async fn publish(log: &Memory, source: &str, sequence: u64, key: Option<&str>) {
 }
 
 /// Runs a test over a fresh log and a key file.
-fn with_log(test: impl AsyncFnOnce(Memory, &Path)) {
+pub(super) fn with_log(test: impl AsyncFnOnce(Memory, &Path)) {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("keys");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

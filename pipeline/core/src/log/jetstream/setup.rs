@@ -119,7 +119,7 @@ pub fn streams(setup: &SetUp) -> Vec<StreamSettings> {
         StreamSettings {
             atomic: true,
             transform: Some(Transform { partitions: setup.partitions }),
-            ..StreamSettings::record(topology::WAGERS, &["wagers.*.*", "lane.*.terms"], share(300, 1))
+            ..StreamSettings::record(topology::WAGERS, &["wagers.*.*", "lane.*.terms"], share(290, 1))
         },
         StreamSettings::record(topology::COMMITS, &["commits"], share(50, 1)),
         StreamSettings {
@@ -146,11 +146,16 @@ pub fn streams(setup: &SetUp) -> Vec<StreamSettings> {
             ..StreamSettings::record(topology::SOURCES, &["sources.*.*"], share(5, 1))
         },
         StreamSettings::record(topology::TERMS, &["terms.>"], share(5, 1)),
+        StreamSettings {
+            per_subject_max: Some(1),
+            removable: true,
+            ..StreamSettings::record(topology::SNAPSHOTS, &["snapshots.>"], share(80, 1))
+        },
     ];
     for lane in Lane::ALL {
         let (thousandths, removable) = match lane {
-            Lane::Validated | Lane::Geofenced => (120, true),
-            Lane::Contributions => (50, true),
+            Lane::Validated | Lane::Geofenced => (90, true),
+            Lane::Contributions => (40, true),
             Lane::Allocations | Lane::Audit => (120, false),
         };
         for partition in 0..setup.partitions {
@@ -463,7 +468,7 @@ mod tests {
         for partitions in [1, 4, 64] {
             let setup = SetUp { budget_bytes: 64 << 30, ..SetUp::new(partitions) };
             let all = streams(&setup);
-            assert_eq!(all.len(), 8 + 5 * usize::from(partitions));
+            assert_eq!(all.len(), 9 + 5 * usize::from(partitions));
             assert!(all.windows(2).all(|pair| pair[0].name < pair[1].name), "sorted, no name twice");
             assert!(all.iter().map(|stream| stream.max_bytes).sum::<u64>() <= setup.budget_bytes);
         }
