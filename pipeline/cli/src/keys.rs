@@ -45,7 +45,7 @@ impl KeysFlag {
         let missing = keys.unwrap_or(&Keys::default()).missing(terms);
         missing
             .into_iter()
-            .map(|(place, id)| Fault { place, what: format!("the key `{id}` {advice}") })
+            .map(|(place, id)| Fault { place, what: format!("the key `{id}` {advice}"), position: None })
             .collect()
     }
 }

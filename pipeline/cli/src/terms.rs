@@ -103,8 +103,8 @@ pub fn parse(name: &str, document: &[u8], faults: &mut impl Write) -> anyhow::Re
 }
 
 fn refused(name: &str, found: &[Fault], faults: &mut impl Write) -> anyhow::Error {
-    for Fault { place, what } in found {
-        if let Err(error) = writeln!(faults, "{place}: {what}") {
+    for fault in found {
+        if let Err(error) = writeln!(faults, "{fault}") {
             return error.into();
         }
     }
@@ -261,7 +261,10 @@ mod tests {
         let error = parse("terms.json", document.as_bytes(), &mut told).expect_err("there are faults");
         assert!(error.to_string().starts_with("terms.json has 2 faults"), "{error}");
         let told = String::from_utf8(told).expect("text");
-        assert!(told.lines().count() == 2 && told.contains("pools[0].min_wager: "), "{told}");
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines.len(), 2, "{told}");
+        assert!(lines[0].starts_with("operators[") && lines[0].contains(".jurisdictions["), "{told}");
+        assert!(lines[1].starts_with("pools[0].min_wager: is above max_wager (line "), "{told}");
     }
 
     #[tokio::test]

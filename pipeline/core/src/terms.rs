@@ -1,19 +1,21 @@
 //! Terms: what is computed — pools, rates, rules, sources — revision by revision (contract, section 4).
-//! The document is the type; how revisions are kept in the log is in [`store`].
+//! The document is the type; what is wrong with one, [`check`] finds; how revisions are kept in the log is in [`store`].
 //! What a stage needs of them it compiles for itself.
 
 pub mod cache;
+mod check;
 pub mod plan;
 pub mod store;
+pub mod tree;
 
-use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::tree::Position;
 use crate::digest::Digest;
 use crate::frame::batch::Funds;
 use crate::money::{Micro, Pico, Ppm, Rate};
-use crate::{limits, names};
 
 /// The value of `schema` in a document of terms.
 pub const SCHEMA: &str = "terms/1";
@@ -187,22 +189,43 @@ pub struct Level {
 /// One thing that is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Where: `pools[1].levels[0].base`.
+    /// Where: `pools[1].levels[0].base`; `.` for the document as a whole.
     pub place: String,
     /// What, in a sentence that says how to mend it.
     pub what: String,
+    /// Where in the file, where that is known.
+    pub position: Option<Position>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, what, position } = self;
+        match position {
+            Some(position) => write!(f, "{place}: {what} ({position})"),
+            None => write!(f, "{place}: {what}"),
+        }
+    }
 }
 
 impl Terms {
-    /// Reads a document; all faults that can be told are told at once.
+    /// Reads a document that comes from outside; all its faults are told at once.
     pub fn parse(document: &[u8]) -> Result<Self, Vec<Fault>> {
+        let faults = check::faults(document);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Self::read_checked(document).map_err(|fault| vec![fault])
+    }
+
+    /// Reads a document that was checked before, when it was applied: its form is still judged, its meaning is not.
+    /// A later build, whose checks are others, thus reads what an earlier one applied.
+    pub fn read_checked(document: &[u8]) -> Result<Self, Fault> {
+        let fault = |place: String, what: String| Fault { place, what, position: None };
         let mut reader = serde_json::Deserializer::from_slice(document);
-        let terms: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            vec![Fault { place: error.path().to_string(), what: error.inner().to_string() }]
-        })?;
-        reader.end().map_err(|error| vec![Fault { place: ".".into(), what: error.to_string() }])?;
-        let faults = terms.faults();
-        if faults.is_empty() { Ok(terms) } else { Err(faults) }
+        let terms = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| fault(error.path().to_string(), error.inner().to_string()))?;
+        reader.end().map_err(|error| fault(".".into(), error.to_string()))?;
+        Ok(terms)
     }
 
     /// What is in force before any terms were applied: revision 0, which knows nobody.
@@ -230,199 +253,6 @@ impl Terms {
     /// The digest of [`Terms::document`], by which a revision is known.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.document())
-    }
-
-    /// What is wrong with the document beyond its form.
-    fn faults(&self) -> Vec<Fault> {
-        let mut faults = Faults(Vec::new());
-        if self.schema != SCHEMA {
-            faults.add("schema", format!("must be \"{SCHEMA}\""));
-        }
-        if self.revision == 0 || i64::try_from(self.revision).is_err() {
-            faults.add("revision", "must be a whole number from 1 to 2⁶³−1".into());
-        }
-        self.check_places(&mut faults);
-        self.check_names(&mut faults);
-        self.check_rates(&mut faults);
-        self.check_pools(&mut faults);
-        faults.0
-    }
-
-    fn check_places(&self, faults: &mut Faults) {
-        let mut seen = BTreeSet::new();
-        for (i, rule) in self.jurisdictions.iter().enumerate() {
-            let place = format!("jurisdictions[{i}].code");
-            faults.jurisdiction(&place, &rule.code);
-            faults.once(&mut seen, &place, &rule.code);
-        }
-        let lists = self
-            .operators
-            .iter()
-            .enumerate()
-            .map(|(i, operator)| (format!("operators[{i}]"), &operator.jurisdictions))
-            .chain(
-                self.pools.iter().enumerate().map(|(i, pool)| (format!("pools[{i}]"), &pool.jurisdictions)),
-            );
-        for (owner, list) in lists {
-            let mut seen = BTreeSet::new();
-            for (i, code) in list.iter().enumerate() {
-                let place = format!("{owner}.jurisdictions[{i}]");
-                faults.jurisdiction(&place, code);
-                faults.once(&mut seen, &place, code);
-            }
-        }
-        let pairs: usize = self.operators.iter().map(|operator| operator.jurisdictions.len()).sum();
-        if pairs > limits::OPERATOR_JURISDICTIONS_MAX {
-            faults.add(
-                "operators",
-                format!(
-                    "{pairs} pairs of operator and jurisdiction are more than {}",
-                    limits::OPERATOR_JURISDICTIONS_MAX
-                ),
-            );
-        }
-    }
-
-    fn check_names(&self, faults: &mut Faults) {
-        let (mut operators, mut sources, mut games) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for (i, operator) in self.operators.iter().enumerate() {
-            faults.name(&mut operators, &format!("operators[{i}].operator"), &operator.operator);
-        }
-        for (i, source) in self.sources.iter().enumerate() {
-            faults.name(&mut sources, &format!("sources[{i}].source"), &source.source);
-            if !operators.contains(source.operator.as_str()) {
-                faults.add(
-                    &format!("sources[{i}].operator"),
-                    format!("no operator `{}` is listed", source.operator),
-                );
-            }
-            let mut keys = BTreeSet::new();
-            for (j, key) in source.keys.iter().enumerate() {
-                faults.key(&mut keys, &format!("sources[{i}].keys[{j}]"), key);
-            }
-            if source.sequence_from == Some(0) {
-                faults.add(&format!("sources[{i}].sequence_from"), "must be at least 1".into());
-            }
-        }
-        for (i, game) in self.games.iter().enumerate() {
-            faults.name(&mut games, &format!("games[{i}].game"), &game.game);
-        }
-        if self.games.len() > limits::GAMES_MAX {
-            faults.add("games", format!("{} games are more than {}", self.games.len(), limits::GAMES_MAX));
-        }
-        for (i, pool) in self.pools.iter().enumerate() {
-            for (field, list, known) in
-                [("operators", &pool.operators, &operators), ("games", &pool.games, &games)]
-            {
-                for (j, name) in list.iter().enumerate() {
-                    if name != "*" && !known.contains(name.as_str()) {
-                        faults.add(
-                            &format!("pools[{i}].{field}[{j}]"),
-                            format!("nothing of the name `{name}` is listed in `{field}`"),
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    fn check_rates(&self, faults: &mut Faults) {
-        let mut seen = BTreeSet::new();
-        for (i, rate) in self.exchange_rates.iter().enumerate() {
-            for (field, code) in [("from", &rate.from), ("to", &rate.to)] {
-                faults.currency(&format!("exchange_rates[{i}].{field}"), code);
-            }
-            faults.once(&mut seen, &format!("exchange_rates[{i}]"), &format!("{}→{}", rate.from, rate.to));
-        }
-    }
-
-    fn check_pools(&self, faults: &mut Faults) {
-        let mut seen = BTreeSet::new();
-        for (i, pool) in self.pools.iter().enumerate() {
-            let at = format!("pools[{i}]");
-            faults.name(&mut seen, &format!("{at}.pool"), &pool.pool);
-            faults.currency(&format!("{at}.currency"), &pool.currency);
-            if pool.max_wager.is_some_and(|max| max < pool.min_wager) {
-                faults.add(&format!("{at}.min_wager"), "is above max_wager".into());
-            }
-            if pool.levels.is_empty() || pool.levels.len() > limits::POOL_LEVELS_MAX {
-                faults.add(
-                    &format!("{at}.levels"),
-                    format!("a pool has 1 to {} levels", limits::POOL_LEVELS_MAX),
-                );
-            }
-            let mut names = BTreeSet::new();
-            let mut sum = 0_u64;
-            for (j, level) in pool.levels.iter().enumerate() {
-                faults.name(&mut names, &format!("{at}.levels[{j}].level"), &level.level);
-                if level.ceiling.is_some_and(|ceiling| ceiling < level.base) {
-                    faults.add(&format!("{at}.levels[{j}].base"), "is above the ceiling".into());
-                }
-                sum += u64::from(level.increment_ppm.0) + u64::from(level.reserve_ppm.0);
-            }
-            if sum > u64::from(Ppm::ONE.0) {
-                faults.add(
-                    &format!("{at}.levels"),
-                    format!("the rates add up to {sum} ppm, more than 1000000"),
-                );
-            }
-        }
-        let levels: usize = self.pools.iter().map(|pool| pool.levels.len()).sum();
-        if levels > limits::LEVELS_MAX {
-            faults.add("pools", format!("{levels} levels are more than {}", limits::LEVELS_MAX));
-        }
-    }
-}
-
-/// Collects faults.
-struct Faults(Vec<Fault>);
-
-impl Faults {
-    fn add(&mut self, place: &str, what: String) {
-        self.0.push(Fault { place: place.into(), what });
-    }
-
-    fn once(&mut self, seen: &mut BTreeSet<String>, place: &str, name: &str) {
-        if !seen.insert(name.to_owned()) {
-            self.add(place, format!("`{name}` is listed twice"));
-        }
-    }
-
-    fn name<'a>(&mut self, seen: &mut BTreeSet<&'a str>, place: &str, name: &'a str) {
-        if !names::is_identifier(name) {
-            self.add(place, format!("`{name}` is no identifier: [a-z0-9][a-z0-9-]{{0,63}}"));
-        }
-        if !seen.insert(name) {
-            self.add(place, format!("`{name}` is listed twice"));
-        }
-    }
-
-    /// The id of a key. A secret that stands in its place is not told on.
-    fn key(&mut self, seen: &mut BTreeSet<String>, place: &str, id: &str) {
-        if id.starts_with("whsec_") {
-            self.add(
-                place,
-                "is a secret; name the key's id here, and keep the secret in the key file".into(),
-            );
-            return;
-        }
-        if !names::is_token(id, 64) || id.starts_with('#') {
-            let form = "1 to 64 printable ASCII characters without space, the first no `#`";
-            self.add(place, format!("`{id}` is no key id: {form}"));
-        }
-        self.once(seen, place, id);
-    }
-
-    fn jurisdiction(&mut self, place: &str, code: &str) {
-        if !names::is_jurisdiction(code) {
-            self.add(place, format!("`{code}` is neither an ISO 3166-1 alpha-2 nor a 3166-2 code"));
-        }
-    }
-
-    fn currency(&mut self, place: &str, code: &str) {
-        if !names::is_currency(code) {
-            self.add(place, format!("`{code}` is no active ISO 4217 currency"));
-        }
     }
 }
 

@@ -92,9 +92,7 @@ pub async fn load<L: Log>(log: &L, revision: u64) -> Result<Terms, StoreError> {
     if Digest::of(&document) != claim.digest {
         return Err(damaged("its content does not have its digest".into()));
     }
-    let terms = Terms::parse(&document).map_err(|faults| {
-        damaged(faults.first().map_or(String::new(), |fault| format!("{}: {}", fault.place, fault.what)))
-    })?;
+    let terms = Terms::read_checked(&document).map_err(|fault| damaged(fault.to_string()))?;
     if terms.revision != revision {
         return Err(damaged(format!("the document says that it is revision {}", terms.revision)));
     }
