@@ -117,19 +117,22 @@ pub async fn apply<L: Log>(args: &ApplyArgs, log: &L, out: &mut impl Write) -> a
     let document = read(&args.file)?;
     let name = args.file.display().to_string();
     let terms = parse(&name, &document, &mut std::io::stderr())?;
-    match args.keys.read()? {
-        Some(keys) => find_keys(&name, &terms, &args.keys, Some(&keys))?,
-        None if terms.sources.iter().any(|source| !source.keys.is_empty()) => eprintln!(
-            "jackpot: {name} names keys, and without --keys FILE nobody sees whether they are there; validate stops at this \
-             revision where one is missing"
-        ),
-        None => {}
-    }
+    find_keys(&name, &terms, &args.keys, args.keys.read()?.as_ref())?;
     let deadline = Instant::now() + args.timeout;
     activate(log, &terms, deadline).await?;
     running(log, terms.revision, deadline).await?;
-    writeln!(out, "revision {} is in force on every partition", terms.revision)?;
+    writeln!(out, "{}", outcome(terms.revision, store::latest(log).await?.map(|claim| claim.revision)))?;
     Ok(())
+}
+
+/// What has become of a revision that was applied; another one may have followed it, now or long ago.
+fn outcome(revision: u64, latest: Option<u64>) -> String {
+    match latest {
+        Some(latest) if latest > revision => {
+            format!("revision {revision} is applied; revision {latest}, which followed it, is in force now")
+        }
+        _ => format!("revision {revision} is in force on every partition"),
+    }
 }
 
 /// Refuses terms that name a key that is not there.
@@ -140,30 +143,37 @@ pub fn find_keys(name: &str, terms: &Terms, flag: &KeysFlag, keys: Option<&Keys>
 
 /// Stores terms and puts their markers into the ingress; all of it is safe to repeat.
 pub async fn activate<L: Log>(log: &L, terms: &Terms, deadline: Instant) -> anyhow::Result<()> {
-    let partitions = streams::partitions(log).await?;
     loop {
-        let error = match try_activate(log, partitions, terms).await {
+        let error = match try_activate(log, terms).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        let passing = matches!(
-            error.downcast_ref::<StoreError>(),
-            Some(
-                StoreError::Log(LogError::Unavailable(_))
-                    | StoreError::Append(
-                        AppendError::Fenced(_) | AppendError::Full(_) | AppendError::Unknown(_)
-                    )
-            )
-        );
-        if !passing || Instant::now() + POLL >= deadline {
+        if !is_passing(&error) || Instant::now() + POLL >= deadline {
             return Err(error);
         }
         sleep(POLL).await;
     }
 }
 
-async fn try_activate<L: Log>(log: &L, partitions: u16, terms: &Terms) -> anyhow::Result<()> {
+/// Whether the same may succeed a little later: the server is away, or somebody else was faster.
+fn is_passing(error: &anyhow::Error) -> bool {
+    let of_log = |error: &LogError| matches!(error, LogError::Unavailable(_));
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Log(error)) => of_log(error),
+        Some(StoreError::Append(error)) => {
+            matches!(error, AppendError::Fenced(_) | AppendError::Full(_) | AppendError::Unknown(_))
+        }
+        _ => error.downcast_ref::<LogError>().is_some_and(of_log),
+    }
+}
+
+/// The revision before, whose markers are missing where who applied it died in between, is finished first.
+async fn try_activate<L: Log>(log: &L, terms: &Terms) -> anyhow::Result<()> {
+    let partitions = streams::partitions(log).await?;
     plan::refuse(&plan::changes(log, terms).await?)?;
+    if let Some(latest) = store::latest(log).await? {
+        store::activate(log, partitions, &latest).await?;
+    }
     let claim = store::store(log, terms).await?;
     store::activate(log, partitions, &claim).await?;
     Ok(())
@@ -235,11 +245,14 @@ pub async fn show<L: Log>(args: &ShowArgs, log: &L, out: &mut impl Write) -> any
 
 #[cfg(test)]
 mod tests {
+    use jackpot_core::log::Reader as _;
+    use jackpot_core::log::faulty::{Faulty, Rates};
     use jackpot_core::log::jetstream::setup::{SetUp, streams};
     use jackpot_core::log::memory::Memory;
     use jackpot_core::time::Millis;
 
     use super::*;
+    use crate::server::Credentials;
 
     fn example() -> Terms {
         Terms::parse(EXAMPLE).unwrap_or_else(|faults| panic!("{faults:#?}"))
@@ -267,25 +280,134 @@ mod tests {
         assert!(lines[1].starts_with("pools[0].min_wager: is above max_wager (line "), "{told}");
     }
 
+    fn log(partitions: u16) -> Memory {
+        Memory::new(streams(&SetUp::new(partitions)), || Millis(0))
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(100)
+    }
+
+    /// The revisions that each partition's markers name, in their order.
+    async fn markers(log: &Memory, partitions: u16) -> Vec<Vec<u64>> {
+        let mut markers = vec![Vec::new(); usize::from(partitions)];
+        let last = log.extent(topology::WAGERS).await.expect("the stream").last;
+        for partition in 0..partitions {
+            let subject = topology::terms_marker(partition);
+            let mut reader = log.read(topology::WAGERS, Some(&subject), 1).await.expect("a reader");
+            while let Ok(Ok(entry)) = tokio::time::timeout(Duration::from_millis(20), reader.next()).await {
+                let marker = store::read_marker(&entry).expect("a marker");
+                markers[usize::from(partition)].push(marker.revision);
+                if entry.sequence == last {
+                    break;
+                }
+            }
+        }
+        markers
+    }
+
     #[tokio::test]
     async fn terms_are_applied_once_and_in_order() {
-        let memory = Memory::new(streams(&SetUp::new(2)), || Millis(0));
-        let soon = || Instant::now() + Duration::from_millis(100);
-        let mut terms = example();
+        let memory = log(2);
+        let mut terms = Terms { revision: 70, ..example() };
         activate(&memory, &terms, soon()).await.expect("the first may have any number");
         activate(&memory, &terms, soon()).await.expect("the same again changes nothing");
-        let markers = memory.extent(topology::WAGERS).await.expect("the stream").last;
-        assert_eq!(markers, 2, "one marker a partition");
+        assert_eq!(markers(&memory, 2).await, [[70], [70]], "one marker a partition");
         terms.author = Some("somebody else".into());
         let error = activate(&memory, &terms, soon()).await.expect_err("the number is taken");
-        assert!(error.to_string().contains("the next one is 2"), "{error}");
-        terms.revision = 3;
-        let error = activate(&memory, &terms, soon()).await.expect_err("2 is next");
-        assert!(error.to_string().starts_with("1 change is refused, first revision"), "{error}");
-        terms.revision = 2;
-        activate(&memory, &terms, soon()).await.expect("2 is next");
+        assert!(error.to_string().contains("the next one is 71"), "{error}");
+        for wrong in [1, 69, 72] {
+            terms.revision = wrong;
+            let error = activate(&memory, &terms, soon()).await.expect_err("71 is next");
+            assert!(error.to_string().starts_with("1 change is refused, first revision"), "{error}");
+        }
+        terms.revision = 71;
+        activate(&memory, &terms, soon()).await.expect("71 is next");
+        assert_eq!(markers(&memory, 2).await, [[70, 71], [70, 71]]);
         assert_eq!(crate::load::in_force(&memory).await.expect("terms are in force"), terms);
-        let error = running(&memory, 2, soon()).await.expect_err("no ledger runs");
+        let error = running(&memory, 71, soon()).await.expect_err("no ledger runs");
         assert!(error.to_string().contains("partition 0 does not run it"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_number_that_was_claimed_and_not_marked_is_finished() {
+        let memory = log(2);
+        let first = example();
+        let second = Terms { revision: 2, ..example() };
+        let third = Terms { revision: 3, ..example() };
+        activate(&memory, &first, soon()).await.expect("the first");
+        store::store(&memory, &second).await.expect("the number is claimed, and the process dies");
+        activate(&memory, &third, soon()).await.expect("the third follows the second");
+        assert_eq!(markers(&memory, 2).await, [[1, 2, 3], [1, 2, 3]]);
+        let fourth = Terms { revision: 4, ..example() };
+        let claim =
+            store::store(&memory, &fourth).await.expect("the number is claimed, and the process dies");
+        activate(&memory, &fourth, soon()).await.expect("the same command again");
+        assert_eq!(markers(&memory, 2).await, [[1, 2, 3, 4], [1, 2, 3, 4]]);
+        store::activate(&memory, 2, &claim).await.expect("who was slow changes nothing");
+        assert_eq!(markers(&memory, 2).await, [[1, 2, 3, 4], [1, 2, 3, 4]]);
+    }
+
+    /// Two apply at once, through a bad network: one number is one document, and no partition is left out.
+    #[tokio::test(start_paused = true)]
+    async fn of_two_at_once_one_number_is_one_document() {
+        for seed in 0..200 {
+            let memory = log(2);
+            let rates = Rates { append: 3_000, read: 0, ask: 2_000 };
+            let network = |seed| Faulty::seeded(memory.clone(), Duration::from_millis(5), seed, rates);
+            let (one, other) = (network(seed), network(seed + 1_000));
+            let mine = Terms { author: Some("one".into()), ..example() };
+            let theirs =
+                Terms { author: Some(["other", "one"][usize::from(seed % 2 == 0)].into()), ..example() };
+            let patient = Instant::now() + Duration::from_secs(60);
+            let (first, second) =
+                tokio::join!(activate(&one, &mine, patient), activate(&other, &theirs, patient));
+            let stored = match store::load(&memory, 1).await {
+                Ok(stored) => stored,
+                Err(_) => mine.clone(),
+            };
+            for (outcome, terms) in [(first, &mine), (second, &theirs)] {
+                assert!(outcome.is_err() || stored == *terms, "{seed}: both think that the number is theirs");
+            }
+            let marked = markers(&memory, 2).await;
+            assert!(marked == [[1], [1]] || marked.concat().is_empty(), "{seed}: {marked:?}");
+            activate(&memory, &stored, patient).await.expect("whoever comes next finishes it");
+            assert_eq!(markers(&memory, 2).await, [[1], [1]], "{seed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_that_terms_name_must_be_in_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let mut terms = example();
+        terms.sources[0].keys = vec!["k1".into()];
+        std::fs::write(path("terms"), terms.document()).expect("a file");
+        std::fs::write(path("k1"), "k1 whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a file");
+        std::fs::write(path("k2"), "k2 whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a file");
+        let apply = async |keys: Option<&str>| {
+            let memory = log(1);
+            let server = Server { nats: String::new(), credentials: Credentials::default() };
+            let keys = KeysFlag { file: keys.map(path) };
+            let args = ApplyArgs { server, file: path("terms"), keys, timeout: Duration::from_millis(20) };
+            let error = apply(&args, &memory, &mut Vec::new()).await.expect_err("no stage runs it");
+            let applied = store::latest(&memory).await.expect("the log answers").is_some();
+            (applied, error.to_string())
+        };
+        let (applied, error) = apply(None).await;
+        assert!(!applied && error.contains("has 1 fault"), "{error}");
+        let (applied, error) = apply(Some("k2")).await;
+        assert!(!applied && error.contains("has 1 fault"), "{error}");
+        let (applied, error) = apply(Some("k1")).await;
+        assert!(applied && error.starts_with("revision 1 is applied, but partition 0"), "{error}");
+    }
+
+    #[test]
+    fn what_has_become_of_a_revision_is_said() {
+        assert_eq!(outcome(7, Some(7)), "revision 7 is in force on every partition");
+        assert_eq!(
+            outcome(7, Some(9)),
+            "revision 7 is applied; revision 9, which followed it, is in force now"
+        );
     }
 }

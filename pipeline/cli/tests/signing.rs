@@ -154,16 +154,18 @@ fn nats_signed_batches_count_and_a_missing_key_is_waited_for() {
     assert!(said.contains("unsigned:1: must be signed with the key k1; name the key file"), "{said}");
     world.check(&[1, 3], &[(2, "bad_signature"), (3, "bad_signature")]);
 
-    // Terms with a key that the file lacks are refused where the file is given, and waited at where they are applied.
+    // Terms with a key that the file lacks are refused, and so are terms with keys where no file is given. Who applies
+    // them with another file than validate's makes validate wait.
     let second = terms(&world.directory, 2, &["k1", "k2"]);
     let said = world.fails(&["terms", "apply", &second, "--keys", &keys]);
     assert!(said.contains("the key `k2` is not in ") && said.contains("has 1 fault"), "{said}");
+    let said = world.fails(&["terms", "apply", &second]);
+    assert!(said.contains("the key `k1` is named, and no key file is; give one with --keys FILE"), "{said}");
     assert!(world.stopped().is_none(), "nothing was applied");
-    let said = world.fails(&["terms", "apply", &second, "--timeout", "1s"]);
-    assert!(
-        said.contains("names keys, and without --keys FILE nobody sees whether they are there"),
-        "{said}"
-    );
+    let others = path(&world.directory, "keys-of-somebody-else");
+    std::fs::write(&others, format!("k1 {K1}\nk2 {K2}\n")).unwrap();
+    let said = world.fails(&["terms", "apply", &second, "--keys", &others, "--timeout", "1s"]);
+    assert!(said.contains("revision 2 is applied, but"), "{said}");
     until("validate says that it has stopped", || world.stopped().is_some());
     let body = batch(4);
     world.send(&body, signature(K2, 4, &body));

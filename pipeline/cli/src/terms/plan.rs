@@ -46,9 +46,11 @@ pub async fn run<L: Log>(args: &Args, log: &L, out: &mut impl Write) -> anyhow::
     refuse(&changes)
 }
 
-/// What terms would change, the first ones and those that are applied already nothing.
+/// What terms would change; those that are applied already change nothing.
 pub async fn changes<L: Log>(log: &L, terms: &Terms) -> anyhow::Result<Vec<Change>> {
-    let Some(latest) = store::latest(log).await? else { return Ok(Vec::new()) };
+    let Some(latest) = store::latest(log).await? else {
+        return Ok(plan(&Terms::none(), terms, |_, _| None));
+    };
     if let Some(claim) = store::claim(log, terms.revision).await? {
         let same = claim.digest == terms.digest();
         return Ok(if same { Vec::new() } else { vec![taken(terms.revision, latest.revision)] });
@@ -91,11 +93,11 @@ pub fn refuse(changes: &[Change]) -> anyhow::Result<()> {
 
 fn table(changes: &[Change]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["place", "takes effect", "before", "after", "why"]);
+    table.load_style(presets::NOTHING).set_header(["place", "class", "before", "after", "why"]);
     for change in changes {
         let class = match change.class {
-            Class::Immediate => "immediately",
-            Class::OnNextHit => "on next hit",
+            Class::Immediate => "immediate",
+            Class::OnNextHit => "on_next_hit",
             Class::Refused => "refused",
         };
         table.add_row([&change.place, class, &short(&change.before), &short(&change.after), &change.reason]);
@@ -116,3 +118,6 @@ fn short(value: &serde_json::Value) -> String {
     }
     cut
 }
+
+#[cfg(test)]
+mod tests;

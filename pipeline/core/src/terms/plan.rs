@@ -38,14 +38,16 @@ pub struct Change {
     pub after: Value,
 }
 
-/// All changes from the revision applied last to a new one, in the order of the document.
-/// `current` gives a level's present amount, where it is known.
+/// All changes from the revision applied last to a new one, sorted by their places, a change of number or order first.
+/// `current` gives a level's present amount, where it is known; before anything was known it is the level's base.
+/// Where nothing was applied yet ([`Terms::none`]) the new one may have any number.
 pub fn plan(before: &Terms, after: &Terms, current: impl Fn(&str, &str) -> Option<Pico>) -> Vec<Change> {
     let mut changes = Vec::new();
     if before == after {
         return changes;
     }
-    if after.revision != before.revision + 1 {
+    let current = |pool: &str, level: &str| current(pool, level).or_else(|| base(before, pool, level));
+    if before.revision != 0 && after.revision != before.revision + 1 {
         changes.push(Change {
             place: "revision".into(),
             class: Class::Refused,
@@ -79,6 +81,11 @@ pub fn plan(before: &Terms, after: &Terms, current: impl Fn(&str, &str) -> Optio
         });
     });
     changes
+}
+
+fn base(terms: &Terms, pool: &str, level: &str) -> Option<Pico> {
+    let pool = terms.pools.iter().find(|known| known.pool == pool)?;
+    pool.levels.iter().find(|known| known.level == level).map(|level| level.base)
 }
 
 fn order(terms: &Terms) -> Vec<&str> {
@@ -185,7 +192,7 @@ fn ceiling(current: Option<Pico>, after: &Value) -> (Class, String) {
         (Some(_), Some(current)) => {
             (Class::Immediate, format!("it does not lie below the {current} that the level stands at"))
         }
-        (Some(_), None) => (Class::Immediate, "the level stands at its base".into()),
+        (Some(_), None) => (Class::Immediate, "the level is new".into()),
         (None, _) => (Class::Immediate, "the level may grow without a ceiling".into()),
     }
 }
@@ -249,6 +256,51 @@ mod tests {
             &[("\"status\": \"permitted\"", "\"status\": \"blocked\"")],
             &[("jurisdictions.MT.status", Immediate)],
         );
+    }
+
+    #[test]
+    fn a_level_that_nobody_saw_yet_stands_at_its_base() {
+        let before = Terms::parse(TERMS.as_bytes()).expect("they have no faults");
+        let text = TERMS.replace("\"revision\": 7", "\"revision\": 8").replace("\"100\"", "\"50\"");
+        let check = |ceiling: &str, expect: Class| {
+            let text = text.replace("\"900\"", ceiling);
+            let after = Terms::parse(text.as_bytes()).unwrap_or_else(|faults| panic!("{faults:?}"));
+            let changes = plan(&before, &after, |_, _| None);
+            let got: Vec<_> = changes.iter().map(|change| (change.place.as_str(), change.class)).collect();
+            let base = ("pools.mega.levels.grand.base", Class::Immediate);
+            assert_eq!(got, [base, ("pools.mega.levels.grand.ceiling", expect)]);
+        };
+        check("\"99.999999\"", Class::OnNextHit);
+        check("\"100\"", Class::Immediate);
+    }
+
+    #[test]
+    fn the_first_may_have_any_number_and_everything_is_new() {
+        let first = Terms::parse(TERMS.as_bytes()).expect("they have no faults");
+        let changes = plan(&Terms::none(), &first, |_, _| None);
+        let got: Vec<_> = changes.iter().map(|change| change.place.as_str()).collect();
+        let new = [
+            "exchange_rates.GBP→EUR",
+            "games.spin",
+            "jurisdictions.MT",
+            "operators.acme",
+            "pools.mega",
+            "sources.acme-1",
+        ];
+        assert_eq!(got, new);
+        assert!(changes.iter().all(|change| change.class == Class::Immediate && change.before.is_null()));
+    }
+
+    #[test]
+    fn a_number_that_is_not_the_next_one_is_refused_with_what_else_changes() {
+        let before = Terms::parse(TERMS.as_bytes()).expect("they have no faults");
+        for number in [1, 6, 9, 70] {
+            let after = Terms { revision: number, pools: Vec::new(), ..before.clone() };
+            let changes = plan(&before, &after, |_, _| None);
+            let got: Vec<_> = changes.iter().map(|change| (change.place.as_str(), change.class)).collect();
+            assert_eq!(got, [("revision", Class::Refused), ("pools.mega", Class::Refused)]);
+            assert!(changes[0].reason.ends_with("the next one is 8"), "{}", changes[0].reason);
+        }
     }
 
     #[test]
