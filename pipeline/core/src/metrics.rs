@@ -22,6 +22,9 @@ pub struct Metrics {
     position: IntGaugeVec,
     stopped: IntGaugeVec,
     append_seconds: Histogram,
+    gaps: IntCounter,
+    gap_batches: IntCounter,
+    conflicts: IntCounter,
     clock_astray: IntGauge,
 }
 
@@ -31,6 +34,10 @@ impl Metrics {
         let registry = Registry::new();
         let opts = |name: &str, help: &str| Opts::new(name, help).const_label("stage", stage.as_str());
         let counter = |name, help| register(&registry, IntCounter::with_opts(opts(name, help)));
+        // What validate alone decides or looks at is served by no other stage: there it counts in nobody's registry.
+        let nobodys = Registry::new();
+        let own = if stage == StageName::Validate { &registry } else { &nobodys };
+        let alarm = |name, help| register(own, IntCounter::with_opts(opts(name, help)));
         let counters =
             |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(opts(name, help), labels));
         let gauges =
@@ -75,11 +82,20 @@ impl Metrics {
                     ]),
                 ),
             ),
+            gaps: alarm(
+                "jackpot_gaps_total",
+                "Runs of a source's batch numbers that left its window and never came.",
+            ),
+            gap_batches: alarm("jackpot_gap_batches_total", "The batch numbers in those runs."),
+            conflicts: alarm(
+                "jackpot_conflicts_total",
+                "Batches refused because their number was accepted before with other content.",
+            ),
             clock_astray: register(
-                &registry,
+                own,
                 IntGauge::with_opts(opts(
                     "jackpot_clock_astray",
-                    "1 while this machine's clock is more than 500 ms off the broker's, as far as this process looks.",
+                    "1 while this machine's clock is more than 500 ms off the broker's.",
                 )),
             ),
             registry,
@@ -109,6 +125,9 @@ impl Metrics {
         for &(reason, count) in &tally.refused {
             self.refusals.with_label_values(&[reason.as_str()]).inc_by(count);
         }
+        self.gaps.inc_by(tally.gaps);
+        self.gap_batches.inc_by(tally.gap_batches);
+        self.conflicts.inc_by(tally.conflicts);
         self.frames.with_label_values(&[partition]).inc();
         self.at(partition, frame);
     }

@@ -80,6 +80,12 @@ pub struct Tally {
     pub wagers_out: u64,
     /// What this stage refused.
     pub refused: Vec<(Reason, u64)>,
+    /// Runs of a source's numbers that never came; by validate alone, which decides it.
+    pub gaps: u64,
+    /// The numbers in them.
+    pub gap_batches: u64,
+    /// Batches with a number that was accepted before with other content; by validate alone, which decides it.
+    pub conflicts: u64,
 }
 
 impl Tally {

@@ -383,10 +383,10 @@ fn a_frame_goes_on_with_all_that_was_known_of_it() {
     assert_eq!(
         allocated.tally(),
         Tally {
-            batches_in: 0,
             wagers_in: 3,
             wagers_out: 2,
-            refused: vec![(Reason::UnknownGame, 1), (Reason::HitRefused, 1)]
+            refused: vec![(Reason::UnknownGame, 1), (Reason::HitRefused, 1)],
+            ..Tally::default()
         }
     );
     assert_eq!(allocated.contributions.wagers, 2);

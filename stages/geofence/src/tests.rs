@@ -309,10 +309,10 @@ fn a_frame_goes_on_with_all_that_was_known_of_it() {
     assert_eq!(
         outcome.tally(),
         Tally {
-            batches_in: 0,
             wagers_in: 4,
             wagers_out: 1,
-            refused: vec![(Reason::JurisdictionBlocked, 2), (Reason::LocationMissing, 1)]
+            refused: vec![(Reason::JurisdictionBlocked, 2), (Reason::LocationMissing, 1)],
+            ..Tally::default()
         }
     );
     let messages = outcome.encode(&[header()]);

@@ -352,8 +352,13 @@ pub fn tally(body: &Validated) -> Tally {
                 tally.wagers_out += count(accepted.wagers.len());
                 tally.wagers_in += count(accepted.wagers.len() + accepted.refusals.len());
                 accepted.refusals.iter().for_each(|refusal| tally.refuse(refusal.reason));
+                tally.gaps += count(accepted.gaps.len());
+                tally.gap_batches += accepted.gaps.iter().map(|gap| gap.to - gap.from + 1).sum::<u64>();
             }
-            Verdict::Refused(refused) => tally.refuse(refused.reason),
+            Verdict::Refused(refused) => {
+                tally.refuse(refused.reason);
+                tally.conflicts += u64::from(refused.conflict);
+            }
         }
     }
     tally

@@ -27,6 +27,7 @@ use jackpot_core::stage::Contradiction;
 use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 
+use crate::alarms::alarms;
 use crate::batch::{Content, ParsedMessage, parse};
 use crate::cut::{Cutter, Taken, tally};
 use crate::keys::KeyFile;
@@ -442,6 +443,9 @@ impl<L: Log> Intake<L> {
         self.archive();
         self.queue.covered(self.state.tail().ingress.position);
         self.context.metrics.appended(&self.name.label, self.state.tail().frame, &tally(&flight.frame.body));
+        for alarm in alarms(&flight.frame.body) {
+            warn!(part = self.name.name, "{alarm}");
+        }
         Ok(())
     }
 

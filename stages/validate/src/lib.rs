@@ -15,8 +15,10 @@
 //! | `terms`, `keys` | what is in force, and the secrets that it names |
 //! | `draft`, `cut` | the frame being cut |
 //! | `recut` | a recorded frame, made again |
+//! | `alarms` | what of a frame somebody must look at |
 //! | [`intake`] | reads the ingress and appends the frames |
 
+mod alarms;
 mod batch;
 mod cut;
 mod detail;

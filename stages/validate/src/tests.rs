@@ -1,5 +1,6 @@
 //! The stage as the runner drives it: ingress in, frames out, and the state that follows from them.
 
+mod alarms;
 mod cuts;
 mod halts;
 mod refusals;

@@ -28,8 +28,8 @@ use crate::intake::{Intake, Settings};
 /// A validate of one partition, as long as it is not dropped.
 pub(super) struct Validate {
     log: Memory,
-    pub health: Health,
-    metrics: Metrics,
+    health: Health,
+    pub metrics: Metrics,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
