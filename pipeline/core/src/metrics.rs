@@ -1,5 +1,6 @@
-//! The metrics that every stage has (contract, section 6, and the README): handles with verbs over a registry
-//! of the process's own. Labels come from closed sets, never from data.
+//! The metrics that every stage has (contract, section 6): handles with verbs over a registry of the process's own.
+//! Labels come from closed sets, never from data. The table in the README describes each of them; a test holds the two
+//! together. A counter exists from the start, at 0, wherever its labels are known, so that its first rise is seen.
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -8,6 +9,7 @@ use prometheus::{
 use crate::recovery::Trouble;
 use crate::refusal::{Reason, StageName};
 use crate::stage::Tally;
+use crate::topology;
 
 /// The metrics of one stage process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -45,28 +47,32 @@ impl Metrics {
         let metrics = Self {
             wagers_in: counter(
                 "jackpot_wagers_in_total",
-                "Wagers judged, those of batches refused whole left out.",
+                "Wagers judged; those of batches refused whole are in none of the wager counters.",
             ),
-            wagers_out: counter("jackpot_wagers_out_total", "Wagers handed on to the next stage."),
-            batches_in: counter(
-                "jackpot_batches_in_total",
-                "Ingress batches judged; counted by validate alone.",
+            wagers_out: counter(
+                "jackpot_wagers_out_total",
+                "Wagers handed on to the next stage; by the first three stages.",
             ),
+            batches_in: counter("jackpot_batches_in_total", "Batches judged; by validate alone."),
             refusals: counters("jackpot_refusals_total", "Refusals of this stage, by reason.", &["reason"]),
-            frames: counters("jackpot_frames_total", "Frames (aggregate: commits) appended.", &["partition"]),
+            frames: counters(
+                "jackpot_frames_total",
+                "Frames (aggregate: commits) that this process appended.",
+                &["partition"],
+            ),
             recoveries: counters(
                 "jackpot_recoveries_total",
-                "Times the recovery path was taken, by cause.",
+                "Times that a part started over or stood by, by cause.",
                 &["cause"],
             ),
             position: gauges(
                 "jackpot_position_frames",
-                "The last frame appended or consumed.",
+                "The last frame, commit or message of a view that was appended or read.",
                 &["partition"],
             ),
             stopped: gauges(
                 "jackpot_partition_stopped",
-                "1 where a partition stopped until somebody looks.",
+                "1 where a partition or view stopped until somebody looks.",
                 &["partition"],
             ),
             append_seconds: register(
@@ -106,8 +112,11 @@ impl Metrics {
         for reason in Reason::ALL.iter().filter(|reason| reason.stage() == stage) {
             metrics.refusals.with_label_values(&[reason.as_str()]);
         }
-        for cause in ["fenced", "full", "transient", "contradiction"] {
+        for cause in Trouble::KINDS {
             metrics.recoveries.with_label_values(&[cause]);
+        }
+        if stage == StageName::Aggregate {
+            metrics.frames.with_label_values(&[topology::COMMITS]);
         }
         metrics
     }
@@ -132,8 +141,11 @@ impl Metrics {
         self.at(partition, frame);
     }
 
-    /// Where a partition stands.
+    /// Where a partition stands, or a view.
     pub fn at(&self, partition: &str, frame: u64) {
+        if partition.bytes().all(|byte| byte.is_ascii_digit()) {
+            self.frames.with_label_values(&[partition]);
+        }
         self.position.with_label_values(&[partition]).set(i64::try_from(frame).unwrap_or(i64::MAX));
     }
 

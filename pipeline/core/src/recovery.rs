@@ -27,6 +27,9 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// All values of [`Trouble::kind`].
+    pub const KINDS: [&'static str; 4] = ["fenced", "full", "transient", "contradiction"];
+
     /// The label of the metric that counts recoveries.
     pub fn kind(&self) -> &'static str {
         match self {

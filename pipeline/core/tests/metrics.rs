@@ -1,0 +1,140 @@
+//! The table of metrics in the README against what each stage's registry holds, both ways: name, type and labels.
+//! `pipeline/cli/tests/metrics.rs` asks the same of processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jackpot_core::log::{AppendError, LogError};
+use jackpot_core::metrics::Metrics;
+use jackpot_core::recovery::Trouble;
+use jackpot_core::refusal::{Reason, StageName};
+use jackpot_core::stage::{Contradiction, Tally};
+
+#[path = "support/exposition.rs"]
+mod exposition;
+
+use exposition::{documented, served};
+
+/// A registry in which everything happened that can.
+fn busy(stage: StageName) -> Metrics {
+    let metrics = Metrics::new(stage);
+    metrics.at("0", 1);
+    metrics.stopped("0", false);
+    metrics.appended("0", 2, &Tally::default());
+    metrics.acknowledged(Duration::from_millis(1));
+    metrics
+}
+
+#[test]
+fn the_readme_describes_what_is_served_and_nothing_else() {
+    for &stage in StageName::ALL {
+        assert_eq!(documented(stage.as_str()), served(&busy(stage).render()), "{stage}");
+    }
+}
+
+/// The conventions of Prometheus: what `promtool check metrics` would say.
+#[test]
+fn names_say_what_they_are() {
+    for &stage in StageName::ALL {
+        let text = busy(stage).render();
+        for (name, described) in served(&text) {
+            assert!(name.starts_with("jackpot_"), "{name}");
+            assert_eq!(described.kind == "counter", name.ends_with("_total"), "{name}");
+            assert_eq!(described.kind == "histogram", name.ends_with("_seconds"), "{name}");
+            let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} ")));
+            assert!(help.is_some_and(|help| help.ends_with('.')), "{name} has a help of one sentence");
+        }
+    }
+}
+
+/// The values of a metric by the text of its labels but `stage`.
+fn values(text: &str, stage: StageName, name: &str) -> BTreeMap<String, String> {
+    let samples = text.lines().filter_map(|line| line.strip_prefix(&format!("{name}{{")));
+    let own = format!("stage=\"{stage}\"");
+    samples
+        .map(|sample| {
+            let (labels, value) = sample.rsplit_once("} ").expect("labels, then a value");
+            assert!(labels.contains(&own), "{sample}");
+            (labels.replace(&own, "").trim_matches(',').to_owned(), value.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn counters_are_there_from_the_start() {
+    for &stage in StageName::ALL {
+        let metrics = Metrics::new(stage);
+        let text = metrics.render();
+        let zero = |labels: &[String]| -> BTreeMap<_, _> {
+            labels.iter().map(|label| (label.clone(), "0".to_owned())).collect()
+        };
+        for name in ["jackpot_wagers_in_total", "jackpot_wagers_out_total", "jackpot_batches_in_total"] {
+            assert_eq!(values(&text, stage, name), zero(&[String::new()]), "{stage} {name}");
+        }
+        let reasons: Vec<_> = Reason::ALL
+            .iter()
+            .filter(|reason| reason.stage() == stage)
+            .map(|reason| format!("reason=\"{reason}\""))
+            .collect();
+        assert_eq!(values(&text, stage, "jackpot_refusals_total"), zero(&reasons), "{stage}");
+        let alarms = if stage == StageName::Validate { vec![String::new()] } else { vec![] };
+        for name in ["jackpot_gaps_total", "jackpot_gap_batches_total", "jackpot_conflicts_total"] {
+            assert_eq!(values(&text, stage, name), zero(&alarms), "{stage} {name}");
+        }
+        let causes = Trouble::KINDS.map(|kind| format!("cause=\"{kind}\""));
+        assert_eq!(values(&text, stage, "jackpot_recoveries_total"), zero(&causes), "{stage}");
+        metrics.at("3", 7);
+        let frames = values(&metrics.render(), stage, "jackpot_frames_total");
+        assert_eq!(frames.get("partition=\"3\"").map(String::as_str), Some("0"), "{stage}");
+    }
+}
+
+#[test]
+fn every_trouble_has_its_cause() {
+    let troubles: [Trouble; 5] = [
+        AppendError::Fenced("x".into()).into(),
+        AppendError::Full("x".into()).into(),
+        AppendError::Unknown("x".into()).into(),
+        LogError::Unavailable("x".into()).into(),
+        Contradiction("x".into()).into(),
+    ];
+    let metrics = Metrics::new(StageName::Audit);
+    troubles.iter().for_each(|trouble| metrics.recovering(trouble));
+    let causes = values(&metrics.render(), StageName::Audit, "jackpot_recoveries_total");
+    let expect = [("contradiction", "1"), ("fenced", "1"), ("full", "1"), ("transient", "2")];
+    let expect = expect.map(|(cause, count)| (format!("cause=\"{cause}\""), count.to_owned()));
+    assert_eq!(causes, BTreeMap::from(expect));
+}
+
+#[test]
+fn a_tally_is_counted_where_it_belongs() {
+    let metrics = Metrics::new(StageName::Validate);
+    let tally = Tally {
+        batches_in: 1,
+        wagers_in: 2,
+        wagers_out: 3,
+        refused: vec![(Reason::InvalidAmount, 4)],
+        gaps: 5,
+        gap_batches: 6,
+        conflicts: 7,
+    };
+    metrics.appended("0", 9, &tally);
+    metrics.appended("0", 10, &tally);
+    let text = metrics.render();
+    let names: BTreeSet<_> =
+        text.lines().filter(|line| !line.starts_with('#') && !line.ends_with(" 0")).collect();
+    let stage = "stage=\"validate\"";
+    let expect = [
+        format!("jackpot_batches_in_total{{{stage}}} 2"),
+        format!("jackpot_build_info{{{stage},version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+        format!("jackpot_conflicts_total{{{stage}}} 14"),
+        format!("jackpot_frames_total{{partition=\"0\",{stage}}} 2"),
+        format!("jackpot_gap_batches_total{{{stage}}} 12"),
+        format!("jackpot_gaps_total{{{stage}}} 10"),
+        format!("jackpot_position_frames{{partition=\"0\",{stage}}} 10"),
+        format!("jackpot_refusals_total{{reason=\"invalid_amount\",{stage}}} 8"),
+        format!("jackpot_wagers_in_total{{{stage}}} 4"),
+        format!("jackpot_wagers_out_total{{{stage}}} 6"),
+    ];
+    assert_eq!(names, expect.iter().map(String::as_str).collect());
+}
