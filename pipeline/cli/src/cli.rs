@@ -4,7 +4,9 @@ use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use crate::server::CONNECT_MAX;
-use crate::{bench, explain, frame, init, load, publish, status, terms, up, verify, views, wait, watch};
+use crate::{
+    bench, completions, explain, frame, init, load, publish, status, terms, up, verify, views, wait, watch,
+};
 
 /// The operator's command of the jackpot pipeline.
 #[derive(Debug, clap::Parser)]
@@ -51,6 +53,8 @@ enum Command {
     Frame(frame::Args),
     /// Measures the pipeline on this machine.
     Bench(bench::Args),
+    /// Prints what lets a shell complete this command's words.
+    Completions(completions::Args),
 }
 
 /// Runs a command to its end.
@@ -91,6 +95,7 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Verify(args) => verify::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Frame(args) => frame::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Bench(args) => bench::run(&args, out).await,
+        Command::Completions(args) => completions::run(&args, out),
         Command::Windows(args) => {
             let log = args.view.server.connect(CONNECT_MAX).await?;
             views::run_windows(&views::WINDOWS, &args, &log, out).await

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod completions;
 pub mod duration;
 pub mod exit;
 pub mod explain;
