@@ -1,14 +1,19 @@
 //! `jackpot init`: creates the streams on a server, or checks those that are there; for a cluster's set-up job.
 //! What the streams are is in `jackpot_core::log::jetstream::setup`, which never loses data.
 
+pub mod growth;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use clap::builder::RangedI64ValueParser;
+use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
+use comfy_table::{CellAlignment, Table, presets};
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::log::jetstream::setup::{self, Done, Report, SetUp, SetUpError};
+use jackpot_core::terms::store;
 
 use crate::exit::Unusable;
+use crate::progress::grouped;
 use crate::server::{CONNECT_MAX, Server};
 
 /// Partitions of a pipeline, where nothing is said.
@@ -31,6 +36,9 @@ pub struct Args {
     /// What a stream (`validated-0`), or all of a kind (`validated`), may hold; also of streams that exist.
     #[arg(long = "max-bytes", value_name = "STREAM=SIZE", value_parser = stream_size)]
     max_bytes: Vec<(String, u64)>,
+    /// Wagers a second, for how fast the streams of the record will grow and when they will be full.
+    #[arg(long, value_name = "R", default_value_t = 1_000, value_parser = RangedU64ValueParser::<u64>::new().range(1..=10_000_000))]
+    rate: u64,
 }
 
 /// How `--partitions` is read.
@@ -56,6 +64,44 @@ pub async fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
         }
     }
     writeln!(out, "{partitions} partitions")?;
+    let levels = levels(&log).await?;
+    show_growth(args.rate, levels, &growth::estimate(&log, partitions, args.rate, levels).await?, out)
+}
+
+/// The levels of the terms in force, or of the example where there are none.
+async fn levels(log: &JetStream) -> anyhow::Result<u64> {
+    let Some(claim) = store::latest(log).await? else { return Ok(growth::LEVELS) };
+    let terms = store::load(log, claim.revision).await?;
+    Ok(u64::try_from(terms.pools.iter().map(|pool| pool.levels.len()).sum::<usize>())?)
+}
+
+/// Prints how fast the record grows, the stream that will be full first on the first line.
+fn show_growth(
+    rate: u64,
+    levels: u64,
+    growing: &[growth::Growth],
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let (wagers, batches) = (grouped(&rate.to_string()), grouped(&growth::batches(rate).to_string()));
+    writeln!(
+        out,
+        "\nAt {wagers} wagers a second (--rate) in {batches} batches, with {levels} levels, the record grows by about \
+         this; a stream that is full stops the deployment until --max-bytes raises it:"
+    )?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["stream", "MiB a day", "MiB at most", "hours until full"]);
+    let mib = |bytes: u64| grouped(&(bytes >> 20).to_string());
+    for growth in growing {
+        let tenths = growth.seconds_left() / 360;
+        let hours = format!("{}.{}", grouped(&(tenths / 10).to_string()), tenths % 10);
+        table.add_row([growth.stream.clone(), mib(growth.bytes_per_day), mib(growth.max_bytes), hours]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
     Ok(())
 }
 

@@ -168,7 +168,17 @@ fn nats_commands_work_on_a_server() {
     assert!(run(&["wait"], 1).1.contains("jackpot init"));
     assert!(run(&["publish", "/dev/null"], 0).1.contains("published 0 batches"));
     assert!(run(&["init", "--partitions", "2"], 0).0.contains("wagers: created"));
-    assert!(run(&["init"], 0).0.ends_with("2 partitions\n"), "the number is that of the data");
+    let again = run(&["init", "--rate", "5000"], 0).0;
+    assert!(again.contains("\n2 partitions\n"), "the number is that of the data: {again}");
+    let (_, growth) =
+        again.split_once("At 5,000 wagers a second").expect("it tells how fast the record grows");
+    let records =
+        ["wagers", "allocations-0", "allocations-1", "audit-0", "audit-1", "commits", "hits", "windows"];
+    for stream in records {
+        let row = growth.lines().find(|line| line.trim_start().starts_with(stream));
+        let hours = row.and_then(|row| row.split_whitespace().last()?.replace(',', "").parse::<f64>().ok());
+        assert!(hours.is_some_and(|hours| hours > 0.0), "{stream}: {growth}");
+    }
     assert!(run(&["init", "--partitions", "3"], 78).1.contains("--partitions 3"));
 
     assert!(run(&["load", "--rate", "10", "--seconds", "1"], 1).1.contains("no terms are in force"));
