@@ -12,7 +12,8 @@ use jackpot_core::frame::Header;
 use jackpot_core::log::Log;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::refusal::StageName;
-use jackpot_core::status::{Report, SUBJECT};
+use jackpot_core::runner::Name;
+use jackpot_core::status::{PartReport, Report, SUBJECT};
 use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 use serde::Serialize;
@@ -23,6 +24,8 @@ use crate::{streams, wait};
 
 /// How long answers are waited for.
 const ANSWERS: Duration = Duration::from_millis(500);
+/// What the ledger as a whole is called.
+const LEDGER: &str = "ledger commits";
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -81,29 +84,57 @@ async fn rows(log: &JetStream) -> anyhow::Result<Vec<Row>> {
     for partition in 0..partitions {
         for &stage in StageName::ALL.iter().filter(|stage| **stage != StageName::Aggregate) {
             let (position, lag) = progress(log, stage, partition).await?;
-            let mut row = row(&reports, stage, &format!("partition {partition}"), position, lag);
+            let mut row = row(&reports, stage, &part(partition), position, lag);
             row.watermark = watermark(log, stage, partition).await?;
             rows.push(row);
         }
     }
-    let commit = wait::last_commit(log).await?;
-    let consumed = commit.as_ref().map(|commit| commit.partitions.as_slice()).unwrap_or_default();
-    let mut lag = 0;
-    for partition in 0..partitions {
-        let last = log.extent(&Lane::Contributions.stream(partition)).await?.last;
-        let taken = consumed.get(usize::from(partition)).map_or(0, |consumed| consumed.frame);
-        lag += last.saturating_sub(taken);
-    }
-    let position = commit.as_ref().map_or(0, |commit| commit.commit);
-    let mut ledger = row(&reports, StageName::Aggregate, "ledger commits", position, lag);
-    ledger.watermark = consumed.iter().map(|consumed| consumed.watermark).min().flatten();
-    rows.push(ledger);
+    rows.extend(ledger(log, &reports, partitions).await?);
     for view in [topology::TOTALS, topology::WINDOWS, topology::HITS] {
         let position = log.extent(view).await?.last;
         rows.push(row(&reports, StageName::Aggregate, &format!("view {view}"), position, 0));
     }
     rows.sort_by(|a, b| (a.stage, &a.part).cmp(&(b.stage, &b.part)));
     Ok(rows)
+}
+
+/// The ledger: each partition as it is consumed, then the commits.
+async fn ledger<L: Log>(log: &L, reports: &[Report], partitions: u16) -> anyhow::Result<Vec<Row>> {
+    let commit = wait::last_commit(log).await?;
+    let consumed = commit.as_ref().map(|commit| commit.partitions.as_slice()).unwrap_or_default();
+    let (mut rows, mut lags) = (Vec::new(), 0);
+    for partition in 0..partitions {
+        let last = log.extent(&Lane::Contributions.stream(partition)).await?.last;
+        let taken = consumed.get(usize::from(partition)).copied().unwrap_or_default();
+        let lag = last.saturating_sub(taken.frame);
+        let mut row =
+            row(&of_ledger(reports, partition), StageName::Aggregate, &part(partition), taken.frame, lag);
+        row.watermark = taken.watermark;
+        lags += lag;
+        rows.push(row);
+    }
+    let position = commit.as_ref().map_or(0, |commit| commit.commit);
+    let mut ledger = row(reports, StageName::Aggregate, LEDGER, position, lags);
+    ledger.watermark = consumed.iter().map(|consumed| consumed.watermark).min().flatten();
+    rows.push(ledger);
+    Ok(rows)
+}
+
+/// What the aggregates say of a partition. They have the ledger as a whole, and name a partition only where it has
+/// stopped while the others go on.
+fn of_ledger(reports: &[Report], partition: u16) -> Vec<Report> {
+    let name = part(partition);
+    let of = |report: &Report| {
+        let told = |wanted: &str| report.parts.iter().find(|told| told.part == wanted);
+        let told = told(&name).or_else(|| told(LEDGER))?;
+        Some(Report { parts: vec![PartReport { part: name.clone(), ..told.clone() }], ..report.clone() })
+    };
+    reports.iter().filter(|report| report.stage == StageName::Aggregate).filter_map(of).collect()
+}
+
+/// What a partition is called.
+fn part(partition: u16) -> String {
+    Name::partition(partition).name
 }
 
 /// Asks all processes, and takes the answers that come in time.
@@ -205,8 +236,6 @@ fn table(rows: &[Row]) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use jackpot_core::status::PartReport;
-
     use super::*;
 
     fn report(process: &str, condition: &str, why: Option<&str>) -> Report {
@@ -224,6 +253,32 @@ mod tests {
         assert_eq!(
             (row.standing_by, row.condition.as_str(), row.why.as_deref()),
             (standing_by, condition, why)
+        );
+    }
+
+    #[test]
+    fn a_partition_of_the_ledger_is_as_the_ledger_unless_it_stopped_alone() {
+        let told = |part: &str, condition: &str, why: Option<&str>| PartReport {
+            part: part.into(),
+            condition: condition.into(),
+            why: why.map(str::to_owned),
+        };
+        let report = Report {
+            stage: StageName::Aggregate,
+            process: "a".into(),
+            version: "1".into(),
+            parts: vec![told(LEDGER, "running", None), told("partition 1", "stopped", Some("look"))],
+        };
+        let reports = [report];
+        let row =
+            |partition| row(&of_ledger(&reports, partition), StageName::Aggregate, &part(partition), 1, 0);
+        assert_eq!(
+            (row(0).owners, row(0).condition.as_str(), row(0).why),
+            (vec!["a".into()], "running", None)
+        );
+        assert_eq!(
+            (row(1).owners, row(1).condition.as_str(), row(1).why.as_deref()),
+            (vec![], "stopped", Some("look"))
         );
     }
 

@@ -32,6 +32,12 @@ impl Health {
         parts.insert(part.to_owned(), condition);
     }
 
+    /// Forgets a part that has nothing of its own to say any more; tells whether it had.
+    pub fn forget(&self, part: &str) -> bool {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.remove(part).is_some()
+    }
+
     /// All parts and their conditions.
     pub fn parts(&self) -> Vec<(String, Condition)> {
         let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,5 +77,7 @@ mod tests {
         assert_eq!(health.ready(), Ok(()));
         health.set("partition 1", Condition::Stopped("look".into()));
         assert_eq!(health.ready(), Err("partition 1 stopped: look".into()));
+        assert!(health.forget("partition 1") && !health.forget("partition 1"));
+        assert_eq!(health.ready(), Ok(()));
     }
 }

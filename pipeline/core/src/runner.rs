@@ -96,6 +96,14 @@ impl<L> Context<L> {
         self.health.set(&part.name, Condition::Stopped(why.to_owned()));
     }
 
+    /// A part of a part that had stopped goes on with it.
+    pub fn released(&self, part: &Name) {
+        if self.health.forget(&part.name) {
+            info!(part = part.name.as_str(), "goes on");
+            self.metrics.stopped(&part.label, false);
+        }
+    }
+
     /// The condition, log line and metric of a trouble.
     fn report(&self, part: &Name, trouble: &Trouble) {
         self.metrics.recovering(trouble);

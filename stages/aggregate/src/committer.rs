@@ -129,6 +129,10 @@ impl<L: Log> Committer<L> {
         }
         let mut books = self.books_at(end).await?;
         let caught_up = self.catch_up(&mut books, last).await;
+        // A partition that had stopped is looked at anew, and stops again where its log is still not right.
+        for feed in caught_up.iter().flatten().filter(|feed| !feed.stopped) {
+            self.context.released(&Name::partition(feed.partition));
+        }
         // Books that contradict the record are of no further use. All others are: it takes long to make them.
         if !matches!(caught_up, Err(Trouble::Contradiction(_))) {
             self.stored = self.stored.max(books.number());
