@@ -1,25 +1,24 @@
-//! `jackpot load`: synthetic traffic, seeded, by the terms in force, going on after each source's last batch.
+//! `jackpot load`: synthetic traffic, seeded, by the terms in force, going on after each source's highest batch.
 //! What is made is a pure function of its settings ([`traffic`]); here it is timed and published.
 
 pub mod market;
+pub mod numbers;
 pub mod places;
 pub mod random;
 pub mod session;
 pub mod traffic;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::builder::RangedU64ValueParser;
 use jackpot_core::limits;
 use jackpot_core::log::Log;
 use jackpot_core::terms::{Terms, store};
 use jackpot_core::time::Millis;
 use jackpot_core::topology;
-use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
 use crate::duration;
@@ -51,7 +50,7 @@ pub struct Args {
     /// When the first wager happens (RFC 3339); now where it is not given.
     #[arg(long, value_name = "TIME", value_parser = duration::time)]
     start: Option<Millis>,
-    /// The first batch number of each source; after its last batch where it is not given.
+    /// The first batch number of each source; after its highest batch where it is not given.
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000_000_000))]
     from: Option<u64>,
     #[command(flatten)]
@@ -80,7 +79,7 @@ pub async fn run<L: Log>(args: &Args, log: L, out: &mut impl Write) -> anyhow::R
         rate: args.rate,
         wagers: args.rate * args.seconds,
         batch: usize::try_from(args.batch).unwrap_or(limits::BATCH_WAGERS_MAX),
-        from: first_numbers(&log, &terms, args.from).await?,
+        from: numbers::first(&log, &terms, args.from).await?,
     };
     let traffic = Traffic::new(&playable(&terms, &signer), settings)?;
     if args.print {
@@ -181,38 +180,6 @@ pub async fn in_force<L: Log>(log: &L) -> anyhow::Result<Terms> {
     Ok(store::load(log, claim.revision).await?)
 }
 
-/// The first batch number of each source: the given one, or the one after its last batch in the ingress.
-pub async fn first_numbers<L: Log>(
-    log: &L,
-    terms: &Terms,
-    from: Option<u64>,
-) -> anyhow::Result<BTreeMap<String, u64>> {
-    let mut numbers = BTreeMap::new();
-    for source in &terms.sources {
-        let first = match from {
-            Some(from) => from,
-            None => last_number(log, &source.operator, &source.source).await? + 1,
-        };
-        numbers.insert(source.source.clone(), first);
-    }
-    Ok(numbers)
-}
-
-/// The number of a source's last batch; 0 when it has none.
-async fn last_number<L: Log>(log: &L, operator: &str, source: &str) -> anyhow::Result<u64> {
-    #[derive(Deserialize)]
-    struct Numbered {
-        sequence: u64,
-    }
-    let Some(entry) = log.last(topology::WAGERS, &format!("lane.*.{operator}.{source}")).await? else {
-        return Ok(0);
-    };
-    let numbered: Numbered = serde_json::from_slice(&entry.payload).with_context(|| {
-        format!("the last batch of {source} has no number; say where to go on with --from")
-    })?;
-    Ok(numbered.sequence)
-}
-
 #[cfg(test)]
 mod tests {
     use jackpot_core::log::jetstream::setup::{SetUp, streams};
@@ -221,28 +188,28 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn traffic_goes_on_after_each_sources_last_batch() {
+    async fn traffic_goes_on_after_each_sources_highest_batch() {
         let memory = Memory::new(streams(&SetUp::new(3)), Millis::now);
         assert!(in_force(&memory).await.expect_err("no terms").to_string().contains("jackpot terms apply"));
         let terms = Terms::parse(crate::terms::EXAMPLE).expect("the example");
         store::store(&memory, &terms).await.expect("the terms are stored");
         let terms = in_force(&memory).await.expect("the terms are in force");
         for round in 0..2 {
-            let from = first_numbers(&memory, &terms, None).await.expect("numbers");
+            let from = numbers::first(&memory, &terms, None).await.expect("numbers");
             assert_eq!(from["acme-spin-eu1"] == 1, round == 0, "the second round goes on");
             let settings =
                 Settings { seed: 1, start: Millis(0), rate: 10_000, wagers: 1_000, batch: 20, from };
             let traffic = Traffic::new(&terms, settings).expect("the example can be played");
             publish(traffic, memory.clone(), &Signer::default(), |_| {}).await.expect("it is published");
         }
-        let from = first_numbers(&memory, &terms, None).await.expect("numbers");
+        let from = numbers::first(&memory, &terms, None).await.expect("numbers");
         let batches: u64 = from.values().map(|next| next - 1).sum();
         assert_eq!(
             batches,
             memory.extent(topology::WAGERS).await.expect("the stream").last,
             "no number twice"
         );
-        let fixed = first_numbers(&memory, &terms, Some(1)).await.expect("numbers");
+        let fixed = numbers::first(&memory, &terms, Some(1)).await.expect("numbers");
         assert!(fixed.len() == 12 && fixed.values().all(|&next| next == 1));
     }
 }

@@ -27,10 +27,21 @@ pub async fn each<L: Log>(
     log: &L,
     stream: &str,
     filter: &str,
+    each: impl FnMut(Entry) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    each_from(log, stream, filter, 1, each).await
+}
+
+/// The same from a sequence on.
+pub async fn each_from<L: Log>(
+    log: &L,
+    stream: &str,
+    filter: &str,
+    from: u64,
     mut each: impl FnMut(Entry) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Some(last) = log.last(stream, filter).await? else { return Ok(()) };
-    let mut from = log.extent(stream).await?.first;
+    let mut from = from.max(log.extent(stream).await?.first);
     let mut attempts = 0;
     while from <= last.sequence {
         let mut reader = log.read(stream, Some(filter), from).await?;

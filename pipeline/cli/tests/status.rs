@@ -48,8 +48,11 @@ fn batch(sequence: u64) -> Value {
     })
 }
 
-/// What `status --json` says of the ledger: each part's condition and reason; its exit code, and its sentence.
-fn status(world: &World) -> (Vec<(String, String, Option<String>)>, i32, String) {
+/// A part, its condition, and why it is not at work.
+type Part = (String, String, Option<String>);
+
+/// What `status --json` says of the ledger's parts; its exit code, and its sentence.
+fn status(world: &World) -> (Vec<Part>, i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jackpot"));
     let output = command.args(["status", "--json", "--nats", world.log.url()]).output().unwrap();
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();

@@ -9,7 +9,7 @@ use jackpot_core::time::Millis;
 
 use crate::keys::Signer;
 use crate::load::traffic::{Settings, Traffic};
-use crate::load::{self, first_numbers};
+use crate::load::{self, numbers};
 use crate::watch;
 
 /// Wagers a second: enough to see everything move, and little for the machine.
@@ -31,7 +31,7 @@ pub async fn run<L: Log>(
         rate: RATE,
         wagers: u64::MAX,
         batch: BATCH,
-        from: first_numbers(log, terms, None).await?,
+        from: numbers::first(log, terms, None).await?,
     };
     let traffic = Traffic::new(&load::playable(terms, &signer), settings)?;
     tokio::select! {
