@@ -3,6 +3,8 @@
 use std::io::{BufWriter, Write};
 use std::time::Duration;
 
+use jackpot_core::telemetry;
+
 use crate::server::CONNECT_MAX;
 use crate::{
     bench, completions, explain, frame, init, load, publish, status, terms, up, verify, views, wait, watch,
@@ -12,8 +14,19 @@ use crate::{
 #[derive(Debug, clap::Parser)]
 #[command(name = "jackpot", version, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
+    /// Say on standard error what goes on below; RUST_LOG says what of it.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[arg(long, env = "RUST_LOG", hide = true, value_name = "LEVELS", value_parser = telemetry::check_levels)]
+    log_levels: Option<String>,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What is logged: nothing where nobody asks, since a command tells in its own words what a person needs.
+fn levels(asked: Option<&str>, verbose: bool) -> &str {
+    let asked = asked.filter(|levels| !levels.is_empty());
+    asked.unwrap_or(if verbose { telemetry::LEVELS } else { "off" })
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -59,6 +72,7 @@ enum Command {
 
 /// Runs a command to its end.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    telemetry::start_at(levels(cli.log_levels.as_deref(), cli.verbose));
     let mut out = BufWriter::new(std::io::stdout().lock());
     dispatch(cli.command, &mut out).await?;
     out.flush()?;
@@ -117,6 +131,14 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn nothing_is_logged_unless_it_is_asked_for() {
+        assert_eq!(levels(None, false), "off");
+        assert_eq!(levels(Some(""), false), "off");
+        assert_eq!(levels(None, true), telemetry::LEVELS);
+        assert_eq!(levels(Some("warn"), true), "warn");
+    }
 
     #[test]
     fn no_command_has_two_flags_of_one_name() {

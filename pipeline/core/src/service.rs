@@ -160,7 +160,7 @@ async fn start<P: Program>(
     active: watch::Sender<Instant>,
 ) -> Result<JoinSet<()>, ExitCode> {
     let seed = u64::from(std::process::id());
-    let connect = args.broker.connect_settings();
+    let connect = args.broker.credentials.connect_settings();
     let log =
         JetStream::connect(&args.broker.nats, P::STAGE.as_str(), &connect).await.map_err(
             |error| match error {

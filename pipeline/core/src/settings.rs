@@ -1,7 +1,7 @@
 //! Settings, from flags or the environment, parsed once. All mistakes are reported together, and lead to exit
 //! code 78: no restart will mend them. Nothing that names a place has a default.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::limits;
@@ -16,13 +16,21 @@ pub const EXIT_DRAINED: u8 = 143;
 /// How to reach the broker; shared by stages and the command.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BrokerArgs {
-    /// Where the NATS server is, such as nats://127.0.0.1:4222
+    /// The NATS server, such as nats://127.0.0.1:4222; several are separated by commas
     #[arg(long, env = "NATS_URL", value_name = "URL")]
     pub nats: String,
+    /// How to be let in
+    #[command(flatten)]
+    pub credentials: Credentials,
+}
+
+/// How to be let in by the broker.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Credentials {
     /// A credentials file (JWT and seed)
     #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
     pub creds: Option<PathBuf>,
-    /// The certificate authority that signed the server's certificate (PEM)
+    /// The certificate authority that signed the server's certificate (PEM); the connection must be encrypted then
     #[arg(long, env = "NATS_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
     /// The client's certificate (PEM), with --tls-key
@@ -33,8 +41,8 @@ pub struct BrokerArgs {
     pub tls_key: Option<PathBuf>,
 }
 
-impl BrokerArgs {
-    /// How to connect; a stage tries for ever.
+impl Credentials {
+    /// How to connect with them; for ever, where the caller says nothing else.
     pub fn connect_settings(&self) -> ConnectSettings {
         ConnectSettings {
             creds: self.creds.clone(),
@@ -43,6 +51,17 @@ impl BrokerArgs {
             tls_key: self.tls_key.clone(),
             ..ConnectSettings::default()
         }
+    }
+
+    /// The files that are named, each with its flag.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let flags = [
+            ("--creds", &self.creds),
+            ("--tls-ca", &self.tls_ca),
+            ("--tls-cert", &self.tls_cert),
+            ("--tls-key", &self.tls_key),
+        ];
+        flags.into_iter().filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
     }
 }
 
