@@ -100,12 +100,9 @@ impl LevelBook {
         }
     }
 
-    /// Takes a revision up; true when that changes what the level's total says.
-    ///
-    /// What waits is what differs from what is in force, so that a later revision replaces an earlier one,
-    /// and one that goes back to the old value leaves nothing waiting.
-    pub fn learn(&mut self, terms: &LevelTerms) -> bool {
-        let before = *self;
+    /// Takes a revision up. What waits is what differs from what is in force, so that a later revision replaces an
+    /// earlier one, and one that goes back to the old value leaves nothing waiting.
+    pub fn learn(&mut self, terms: &LevelTerms) {
         let lowered = |ceiling: &Pico| *ceiling < self.current && Some(*ceiling) != self.ceiling;
         self.waiting = Waiting {
             increment: Some(terms.increment).filter(|rate| *rate != self.increment),
@@ -116,7 +113,6 @@ impl LevelBook {
         if self.waiting.ceiling.is_none() {
             self.ceiling = terms.ceiling;
         }
-        *self != before
     }
 
     /// Posts `wagers` wagers with the sum `eligible`. What lies above the ceiling goes to the diversion pool;
@@ -251,10 +247,12 @@ impl PoolLedger {
     }
 
     /// Takes a revision up, at the beginning of a commit. Levels keep their positions; new ones come last.
+    /// All of them change, if only in that their totals name the revision: the last message is the present state.
     pub fn learn(&mut self, terms: &PoolTerms, turn: &Turn) {
         for (position, level) in terms.levels.iter().enumerate() {
             if let Some(book) = self.levels.get_mut(position) {
-                self.changed[position] |= book.learn(level);
+                book.learn(level);
+                self.changed[position] = true;
             } else {
                 self.levels.push(LevelBook::open(level));
                 self.changed.push(true);
@@ -425,7 +423,7 @@ mod tests {
     fn held_changes_take_effect_right_after_the_hit() {
         let mut book = LevelBook::open(&terms("10", None, 100_000, 0));
         book.post(1, micro("100"));
-        assert!(book.learn(&terms("12", Some("15"), 200_000, 50_000)));
+        book.learn(&terms("12", Some("15"), 200_000, 50_000));
         let waiting = Waiting {
             increment: Some(Ppm(200_000)),
             reserve_rate: Some(Ppm(50_000)),
@@ -445,14 +443,13 @@ mod tests {
     #[test]
     fn a_later_revision_replaces_what_waits() {
         let mut book = LevelBook::open(&terms("10", Some("50"), 100_000, 0));
-        assert!(book.learn(&terms("10", Some("9"), 200_000, 0)));
-        assert!(book.learn(&terms("10", Some("30"), 300_000, 0)));
+        book.learn(&terms("10", Some("9"), 200_000, 0));
+        book.learn(&terms("10", Some("30"), 300_000, 0));
         assert_eq!(book.waiting, Waiting { increment: Some(Ppm(300_000)), ..Waiting::default() });
         assert_eq!(book.ceiling, Some(pico("30")), "a ceiling above current is immediate");
-        assert!(book.learn(&terms("10", Some("30"), 100_000, 0)), "nothing waits any more");
+        book.learn(&terms("10", Some("30"), 100_000, 0));
         assert_eq!(book.waiting, Waiting::default());
-        assert!(!book.learn(&terms("10", Some("30"), 100_000, 0)), "the same again changes nothing");
-        assert!(book.learn(&terms("10", None, 100_000, 0)));
+        book.learn(&terms("10", None, 100_000, 0));
         assert_eq!(book.ceiling, None, "lifting a ceiling is immediate");
     }
 
@@ -461,8 +458,9 @@ mod tests {
         let mut book = LevelBook::open(&terms("10", Some("10"), 0, 0));
         book.current = pico("10.5");
         book.house = pico("10.5");
-        assert!(!book.learn(&terms("10", Some("10"), 0, 0)));
-        assert!(book.learn(&terms("10", Some("10.2"), 0, 0)), "raised, and still below current");
+        book.learn(&terms("10", Some("10"), 0, 0));
+        assert_eq!((book.ceiling, book.waiting), (Some(pico("10")), Waiting::default()));
+        book.learn(&terms("10", Some("10.2"), 0, 0));
         assert_eq!(book.waiting.ceiling, Some(pico("10.2")));
     }
 }

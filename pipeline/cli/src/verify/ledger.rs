@@ -208,9 +208,9 @@ impl Level {
         };
         let ceiling = if pending.ceiling.is_some() { self.now.ceiling } else { terms.ceiling };
         let pending = (pending != Pending::default()).then_some(pending);
-        let next = (terms.base, ceiling, pending);
-        self.changed |= next != (self.now.base, self.now.ceiling, self.now.pending);
-        (self.now.base, self.now.ceiling, self.now.pending) = next;
+        (self.now.base, self.now.ceiling, self.now.pending) = (terms.base, ceiling, pending);
+        // If only in that its total names the revision.
+        self.changed = true;
     }
 
     fn post(&mut self, sum: &Sum, stamp: &Stamp) {
