@@ -149,7 +149,7 @@ pub async fn activate<L: Log>(log: &L, terms: &Terms, deadline: Instant) -> anyh
             Err(error) => error,
         };
         if !is_passing(&error) || Instant::now() + POLL >= deadline {
-            return Err(error);
+            return Err(give_room(error));
         }
         sleep(POLL).await;
     }
@@ -172,11 +172,35 @@ async fn try_activate<L: Log>(log: &L, terms: &Terms) -> anyhow::Result<()> {
     let partitions = streams::partitions(log).await?;
     plan::refuse(&plan::changes(log, terms).await?)?;
     if let Some(latest) = store::latest(log).await? {
-        store::activate(log, partitions, &latest).await?;
+        store::activate(log, partitions, &latest).await.map_err(|error| unfit(error, topology::WAGERS))?;
     }
-    let claim = store::store(log, terms).await?;
-    store::activate(log, partitions, &claim).await?;
+    let claim = store::store(log, terms).await.map_err(|error| unfit(error, topology::TERMS))?;
+    store::activate(log, partitions, &claim).await.map_err(|error| unfit(error, topology::WAGERS))?;
     Ok(())
+}
+
+/// Names the stream that is full, where that is why.
+fn unfit(error: StoreError, stream: &'static str) -> anyhow::Error {
+    match error {
+        StoreError::Append(AppendError::Full(_)) => anyhow::Error::new(error).context(FullStream(stream)),
+        _ => error.into(),
+    }
+}
+
+/// The stream that has no room.
+#[derive(Debug, thiserror::Error)]
+#[error("the stream {0} has no room for the revision")]
+struct FullStream(&'static str);
+
+/// The error in one sentence that says what to do.
+fn give_room(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<FullStream>() {
+        Some(FullStream(stream)) => anyhow!(
+            "the stream {stream} is full, so the revision is in force nowhere yet; give it room with `jackpot init \
+             --max-bytes {stream}=SIZE`, then run the same command again"
+        ),
+        None => error,
+    }
 }
 
 /// Waits until every partition runs a revision: its validate stamps it on a frame, or says so while it is idle; and

@@ -1,10 +1,10 @@
 //! An independent model of the pipeline: raw wagers in, exact totals out, written straight from the contract.
 //! It shares no code with the stages: its own amounts, windows of sequences, eligibility and ledger, over plain
-//! JSON values, slow and simple. One revision of the terms; no keys; the names of ISO 4217
-//! and ISO 3166-1 that the tests use.
+//! JSON values, slow and simple. No keys; the names of ISO 4217 and ISO 3166-1 that the tests use.
 //!
 //! What the contract leaves to the pipeline — the order in which partitions meet in the ledger — it takes from
-//! the record: the vectors in `commits`, and how far each frame reached into the ingress.
+//! the record: the vectors in `commits`, the revision of the terms that each commit ran, and of each frame how far it
+//! reached into the ingress and which revision it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,11 +44,27 @@ pub struct Level {
     pub paid: i128,
     pub house: i128,
     pub hits: u64,
-    base: i128,
-    ceiling: Option<i128>,
+    pub base: i128,
+    pub ceiling: Option<i128>,
+    pub pending: Pending,
     increment_ppm: i128,
     reserve_ppm: i128,
     minor: i128,
+}
+
+/// What waits for a level's next hit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pending {
+    pub increment_ppm: Option<i128>,
+    pub reserve_ppm: Option<i128>,
+    pub ceiling: Option<i128>,
+}
+
+/// What a frame of the spine says of itself: the last ingress message that it read, and its revision of the terms.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    pub reach: u64,
+    pub terms: u64,
 }
 
 /// A paid hit.
@@ -75,9 +91,17 @@ pub struct Outcome {
     pub allocated: u64,
 }
 
-/// Runs the model. `reach(p, n)` is the ingress position that frame `n` of partition `p` read up to.
-pub fn run(terms: &Value, raws: &[Raw], commits: &[Value], reach: impl Fn(usize, u64) -> u64) -> Outcome {
-    let mut model = Model::new(terms);
+/// Runs the model. `frame(p, n)` is frame `n` of partition `p`, and `committed` is shown what there is after each commit.
+pub fn run(
+    revisions: &BTreeMap<u64, Value>,
+    raws: &[Raw],
+    commits: &[Value],
+    frame: impl Fn(usize, u64) -> Frame,
+    mut committed: impl FnMut(&Value, &Outcome),
+) -> Outcome {
+    let none = Value::Null;
+    let (accepted, interactions, places, outcome) = Default::default();
+    let mut model = Model { terms: &none, accepted, interactions, places, outcome };
     let mut lanes: BTreeMap<usize, Vec<&Raw>> = BTreeMap::new();
     for raw in raws {
         let words: Vec<_> = raw.subject.split('.').collect();
@@ -86,17 +110,29 @@ pub fn run(terms: &Value, raws: &[Raw], commits: &[Value], reach: impl Fn(usize,
         }
     }
     let mut next: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut consumed: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut ran = 0;
     for commit in commits {
-        for (partition, consumed) in list(commit, "partitions").iter().enumerate() {
-            let frame = consumed["frame"].as_u64().unwrap();
-            let until = if frame == 0 { 0 } else { reach(partition, frame) };
+        let runs = commit["terms"].as_u64().unwrap();
+        if runs > ran {
+            model.learn(&revisions[&runs]);
+            ran = runs;
+        }
+        for (partition, until) in list(commit, "partitions").iter().enumerate() {
             let lane = lanes.get(&partition).map_or(&[][..], Vec::as_slice);
             let at = next.entry(partition).or_default();
-            while *at < lane.len() && lane[*at].position <= until {
-                model.batch(lane[*at]);
-                *at += 1;
+            let from = consumed.insert(partition, until["frame"].as_u64().unwrap()).unwrap_or(0);
+            for number in from + 1..=consumed[&partition] {
+                let Frame { reach, terms } = frame(partition, number);
+                assert!(terms <= runs, "a commit runs the revisions of its frames");
+                model.terms = &revisions[&terms];
+                while *at < lane.len() && lane[*at].position <= reach {
+                    model.batch(lane[*at]);
+                    *at += 1;
+                }
             }
         }
+        committed(commit, &model.outcome);
     }
     for (partition, lane) in &lanes {
         assert_eq!(next.get(partition), Some(&lane.len()), "all of partition {partition} is committed");
@@ -114,16 +150,17 @@ struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn new(terms: &'a Value) -> Self {
-        let mut outcome = Outcome::default();
+    /// Takes a revision up, at the beginning of a commit.
+    fn learn(&mut self, terms: &Value) {
         for pool in list(terms, "pools") {
             for level in list(pool, "levels") {
-                let key = (text(pool, "pool").into(), text(level, "level").into());
-                outcome.levels.insert(key, Level::new(pool, level));
+                let key = (text(pool, "pool").to_owned(), text(level, "level").to_owned());
+                match self.outcome.levels.get_mut(&key) {
+                    Some(known) => known.learn(level),
+                    None => drop(self.outcome.levels.insert(key, Level::new(pool, level))),
+                }
             }
         }
-        let (accepted, interactions, places) = Default::default();
-        Self { terms, accepted, interactions, places, outcome }
     }
 
     fn refuse(&mut self, id: &str, reason: &str) {
@@ -289,6 +326,23 @@ impl Level {
         }
     }
 
+    /// A rate, and a ceiling below what there is now, wait for the next hit; the rest holds at once.
+    fn learn(&mut self, level: &Value) {
+        let increment = level["increment_ppm"].as_u64().unwrap().into();
+        let reserve = level["reserve_ppm"].as_u64().unwrap_or(0).into();
+        let ceiling = level["ceiling"].as_str().map(pico);
+        let lowered = ceiling != self.ceiling && ceiling.is_some_and(|ceiling| ceiling < self.current);
+        self.base = pico(text(level, "base"));
+        self.pending = Pending {
+            increment_ppm: if increment == self.increment_ppm { None } else { Some(increment) },
+            reserve_ppm: if reserve == self.reserve_ppm { None } else { Some(reserve) },
+            ceiling: if lowered { ceiling } else { None },
+        };
+        if !lowered {
+            self.ceiling = ceiling;
+        }
+    }
+
     fn contribute(&mut self, eligible: i128) {
         let increment = eligible * self.increment_ppm;
         let reserve = eligible * self.reserve_ppm;
@@ -316,6 +370,10 @@ impl Level {
         self.reserve -= from_reserve;
         self.house += from_house;
         self.current += self.base - payoff;
+        let pending = std::mem::take(&mut self.pending);
+        self.increment_ppm = pending.increment_ppm.unwrap_or(self.increment_ppm);
+        self.reserve_ppm = pending.reserve_ppm.unwrap_or(self.reserve_ppm);
+        self.ceiling = pending.ceiling.or(self.ceiling);
         let (wager, current) = (wager.into(), self.current);
         Hit { pool, level, wager, payoff, current, from_diversion, from_reserve, from_house }
     }

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use jackpot_core::log::jetstream::{ConnectSettings, JetStream};
-use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use jackpot_core::log::{Append, AppendError, Appender, Entry, Expect, Log, Reader};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use super::model::{self, Raw, list, pico, text};
+use super::model::{self, Frame, Raw, list, pico, text};
 
 /// A connection to the server of a pipeline.
 pub struct Record {
@@ -68,6 +68,11 @@ impl Record {
 
     /// Publishes a message, whatever it is, and waits for its acknowledgement.
     pub fn publish(&self, subject: &str, body: impl Into<Bytes>) {
+        self.try_publish(subject, body).unwrap();
+    }
+
+    /// The same, where the server may refuse it.
+    pub fn try_publish(&self, subject: &str, body: impl Into<Bytes>) -> Result<u64, AppendError> {
         let append = Append {
             subject: subject.into(),
             headers: Vec::new(),
@@ -77,12 +82,22 @@ impl Record {
         self.handle.block_on(async {
             let mut appender = self.log.appender().await.unwrap();
             appender.send(append).await.unwrap();
-            appender.acknowledged().await.unwrap();
-        });
+            appender.acknowledged().await
+        })
     }
 
-    /// Runs the model over what was recorded.
+    /// Runs the model over what was recorded under one revision of the terms.
     pub fn model(&self, terms: &Value) -> model::Outcome {
+        let revisions = BTreeMap::from([(terms["revision"].as_u64().unwrap(), terms.clone())]);
+        self.model_of(&revisions, |_, _| {})
+    }
+
+    /// Runs the model over what was recorded under these revisions; `committed` is shown what there is after each commit.
+    pub fn model_of(
+        &self,
+        revisions: &BTreeMap<u64, Value>,
+        committed: impl FnMut(&Value, &model::Outcome),
+    ) -> model::Outcome {
         let raws = self.all("wagers").into_iter().map(|entry| Raw {
             position: entry.sequence,
             subject: entry.subject.into(),
@@ -91,13 +106,11 @@ impl Record {
         });
         let commits = self.values("commits");
         let partitions = list(&commits[0], "partitions").len();
-        let reach: Vec<Vec<u64>> = (0..partitions)
-            .map(|p| {
-                self.all(&format!("allocations-{p}")).iter().map(|entry| reach(&entry.payload)).collect()
-            })
+        let frames: Vec<Vec<Frame>> = (0..partitions)
+            .map(|p| self.all(&format!("allocations-{p}")).iter().map(|entry| head(&entry.payload)).collect())
             .collect();
-        let frame = |partition: usize, frame: u64| reach[partition][usize::try_from(frame).unwrap() - 1];
-        model::run(terms, &raws.collect::<Vec<_>>(), &commits, frame)
+        let frame = |partition: usize, frame: u64| frames[partition][usize::try_from(frame).unwrap() - 1];
+        model::run(revisions, &raws.collect::<Vec<_>>(), &commits, frame, committed)
     }
 
     /// The leaves of all partitions' Merkle trees: one for each wager, and one for each batch refused whole.
@@ -114,12 +127,15 @@ pub fn json(entry: &Entry) -> Value {
 
 /// Up to which ingress message a frame has read.
 pub fn reach(frame: &[u8]) -> u64 {
+    head(frame).reach
+}
+
+/// What a frame's header says.
+pub fn head(frame: &[u8]) -> Frame {
     let mut frame = &frame[4..];
-    // Behind the magic: rules, partition, sequence, terms, watermark and recorded_at.
-    for _ in 0..6 {
-        uint(&mut frame);
-    }
-    uint(&mut frame)
+    // Behind the magic: rules, partition and sequence; behind the terms: watermark and recorded_at.
+    let [_, _, _, terms, _, _, reach] = [0; 7].map(|_: u8| uint(&mut frame));
+    Frame { reach, terms }
 }
 
 /// How many leaves a partition's tree has after a frame of the audit.
