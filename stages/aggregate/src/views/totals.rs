@@ -17,9 +17,9 @@ use jackpot_core::topology::{self, SETTLED, settled};
 use crate::views::exact::settle;
 use crate::views::{Named, Slices};
 
-/// Between two messages of one level.
+/// Between the acknowledgement of one message of a level and the next one: what is stored is then at least so far apart.
 const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two messages.
+/// The same, between two messages of any level.
 const INTERVAL: Duration = Duration::from_micros(500);
 
 /// The thinned view.
@@ -77,7 +77,9 @@ impl<L: Log> TotalsView<L> {
             let subject = topology::totals(named.pool, named.level);
             if !self.levels.contains_key(&subject) {
                 let shown = self.shown(&subject).await?;
-                self.levels.insert(subject.clone(), Level { due: None, shown, next: Instant::now() });
+                // When a state that is shown already was stored is not known here: it may have been just now.
+                let pause = if shown > 0 { LEVEL_INTERVAL } else { Duration::ZERO };
+                self.levels.insert(subject.clone(), Level { due: None, shown, next: Instant::now() + pause });
             }
             let level = self.levels.get_mut(&subject).expect("it was just put there");
             if slices.commit > level.shown {
@@ -117,10 +119,7 @@ impl<L: Log> TotalsView<L> {
     fn show(&mut self, subject: &str) -> Append {
         let level = self.levels.get_mut(subject).expect("only known levels are due");
         let (_, payload) = level.due.take().expect("only levels with something to show are due");
-        let now = Instant::now();
-        level.next = now + LEVEL_INTERVAL;
         level.shown = self.read;
-        self.next = now + INTERVAL;
         let waiting =
             self.levels.values().filter_map(|level| level.due.as_ref().map(|(since, _)| *since)).min();
         let settled = waiting.map_or(self.read, |since| since - 1);
@@ -129,6 +128,16 @@ impl<L: Log> TotalsView<L> {
             headers: vec![(SETTLED.into(), settled.to_string())],
             payload,
             expect: Expect::Last(self.last),
+        }
+    }
+
+    /// A message is stored: how soon others may follow.
+    fn stored(&mut self, subject: Option<String>, sequence: u64) {
+        let now = Instant::now();
+        self.last = sequence;
+        self.next = now + INTERVAL;
+        if let Some(level) = subject.and_then(|subject| self.levels.get_mut(&subject)) {
+            level.next = now + LEVEL_INTERVAL;
         }
     }
 }
@@ -147,8 +156,9 @@ impl<L: Log> Part for TotalsView<L> {
         let mut reader = self.context.log.read(topology::COMMITS, None, from).await?;
         let mut appender = self.context.log.appender().await?;
         self.context.working(&self.name);
+        let mut flight: Option<String> = None;
         loop {
-            let idle = appender.in_flight() == 0;
+            let idle = flight.is_none();
             let due = self.next_due().filter(|_| idle).map(|(subject, at)| (subject.to_owned(), at));
             let at = due.as_ref().map_or_else(Instant::now, |(_, at)| *at);
             let watchdog = sleep_until(Instant::now() + WATCHDOG);
@@ -156,7 +166,7 @@ impl<L: Log> Part for TotalsView<L> {
                 biased;
                 () = self.context.stopped() => break,
                 fate = appender.acknowledged(), if !idle => {
-                    self.last = fate?;
+                    self.stored(flight.take(), fate?);
                     self.context.metrics.at(&self.name.label, self.read);
                 }
                 () = sleep_until(at), if due.is_some() => {
@@ -166,6 +176,7 @@ impl<L: Log> Part for TotalsView<L> {
                     }
                     let append = self.show(&subject);
                     appender.send(append).await?;
+                    flight = Some(subject);
                 }
                 entry = reader.next() => self.take(&entry?).await?,
                 () = watchdog, if idle => {

@@ -1,0 +1,171 @@
+//! The views as readers meet them, over the log in memory and a clock that the test moves: everything of `commits` in
+//! order, `totals` no faster than the contract says, and the last state never left out, across restarts too.
+
+#![expect(clippy::unwrap_used, reason = "a check that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aggregate::views::exact::{ExactView, Kind};
+use aggregate::views::totals::TotalsView;
+use jackpot_core::health::Health;
+use jackpot_core::log::jetstream::setup::{SetUp, streams};
+use jackpot_core::log::memory::Memory;
+use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use jackpot_core::metrics::Metrics;
+use jackpot_core::record::Commit;
+use jackpot_core::refusal::StageName;
+use jackpot_core::runner::{Context, drive};
+use jackpot_core::terms::Terms;
+use jackpot_core::terms::cache::TermsCache;
+use jackpot_core::time::Millis;
+use jackpot_core::topology;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use world::{T0, World, hit, sum, terms};
+
+#[allow(dead_code, reason = "each test crate uses a part of it")]
+#[path = "ledger/world.rs"]
+mod world;
+
+/// Between two commits.
+const PACE: Duration = Duration::from_millis(10);
+
+/// A log whose clock is tokio's, which stands still while anybody works.
+fn memory() -> Memory {
+    let start = Instant::now();
+    let now = move || Millis(T0 * 1_000).plus(i64::try_from(start.elapsed().as_millis()).unwrap());
+    Memory::new(streams(&SetUp::new(1)), now)
+}
+
+/// Runs all three views while something else goes on, then stops them as a process does.
+async fn viewed(log: &Memory, meanwhile: impl Future<Output = ()>) {
+    let (stop, shutdown) = watch::channel(false);
+    let context = Context {
+        log: log.clone(),
+        terms: TermsCache::new(log.clone()),
+        metrics: Metrics::new(StageName::Aggregate),
+        health: Health::default(),
+        shutdown,
+        stand_by: Duration::from_secs(2),
+        seed: 7,
+        active: watch::channel(Instant::now()).0,
+    };
+    let context = &context;
+    let exact = |kind| async move { drive(context, ExactView::new(context.clone(), kind)).await };
+    let totals = drive(context, TotalsView::new(context.clone()));
+    let meanwhile = async {
+        meanwhile.await;
+        stop.send_replace(true);
+    };
+    tokio::join!(totals, exact(Kind::Hits), exact(Kind::Windows), meanwhile);
+}
+
+/// Appends so many commits, one every [`PACE`]; in each all pools get a wager, and every tenth hits the first one.
+async fn commit(log: &Memory, world: &mut World, terms: &Arc<Terms>, count: i64) {
+    let mut appender = log.appender().await.unwrap();
+    for _ in 0..count {
+        let number = world.books.number();
+        let second = i64::try_from(number).unwrap() / 10;
+        let pools = terms.pools.iter().map(|pool| sum(&pool.pool, second, 1, "1"));
+        let hits = number.is_multiple_of(10).then(|| hit("pool-000", "only", second));
+        let posts: Vec<_> = pools.chain(hits).collect();
+        let payload = world.post(terms, second * 1_000, &posts).message;
+        let expect = Expect::Last(number);
+        let append = Append { subject: topology::COMMITS.into(), headers: Vec::new(), payload, expect };
+        appender.send(append).await.unwrap();
+        appender.acknowledged().await.unwrap();
+        sleep(PACE).await;
+    }
+}
+
+async fn all(log: &Memory, stream: &str) -> Vec<Entry> {
+    let count = log.extent(stream).await.unwrap().last;
+    let mut reader = log.read(stream, None, 1).await.unwrap();
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(reader.next().await.unwrap());
+    }
+    entries
+}
+
+fn json(entry: &Entry) -> Value {
+    serde_json::from_slice(&entry.payload).unwrap()
+}
+
+/// No second, wherever it begins, has more than so many of these.
+fn check_pace(entries: &[&Entry], most: usize) {
+    for window in entries.windows(most + 1) {
+        let (first, last) = (window[0].recorded_at, window[most].recorded_at);
+        assert!(last.0 - first.0 >= 1_000, "{most} and one more between {first} and {last}");
+    }
+}
+
+/// Many pools, each changed by each of many commits; the views are stopped and started again amid them.
+async fn run(pools: usize) -> (Memory, BTreeMap<String, Vec<Entry>>) {
+    let log = memory();
+    let names: Vec<_> = (0..pools).map(|i| format!("pool-{i:03}:only 10 - 100000 0")).collect();
+    let terms = terms(1, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut world = World::new(1);
+    viewed(&log, commit(&log, &mut world, &terms, 150)).await;
+    commit(&log, &mut world, &terms, 20).await;
+    viewed(&log, async {
+        commit(&log, &mut world, &terms, 130).await;
+        sleep(Duration::from_secs(3)).await;
+    })
+    .await;
+    let mut subjects: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+    for entry in all(&log, topology::TOTALS).await {
+        subjects.entry(entry.subject.to_string()).or_default().push(entry);
+    }
+    assert_eq!(subjects.len(), pools);
+    (log, subjects)
+}
+
+#[tokio::test(start_paused = true)]
+async fn totals_are_thinned_per_level_and_the_last_state_is_shown() {
+    let (log, subjects) = run(3).await;
+    let commits: Vec<Commit> = all(&log, topology::COMMITS)
+        .await
+        .iter()
+        .map(|entry| serde_json::from_slice(&entry.payload).unwrap())
+        .collect();
+    for (subject, shown) in &subjects {
+        check_pace(&shown.iter().collect::<Vec<_>>(), 20);
+        assert!((50..=62).contains(&shown.len()), "about as many as may be, of 300: {}", shown.len());
+        let shown: Vec<_> = shown.iter().map(json).collect();
+        assert!(shown.is_sorted_by_key(|total| total["sequence"].as_u64()), "{subject}: never an older one");
+        for total in &shown {
+            let commit = &commits[usize::try_from(total["commit"].as_u64().unwrap()).unwrap() - 1];
+            let levels = commit.levels.iter().map(|level| serde_json::to_value(level).unwrap());
+            assert!(levels.into_iter().any(|level| level == *total), "{total} is what the commit says");
+        }
+        assert_eq!(shown.last().unwrap()["commit"], commits.len(), "{subject}: the last state");
+    }
+    for (view, count) in [(topology::HITS, 30), (topology::WINDOWS, 0)] {
+        let shown: Vec<_> = all(&log, view).await.iter().map(json).collect();
+        let committed = commits.iter().map(|commit| serde_json::to_value(commit).unwrap());
+        let committed: Vec<_> =
+            committed.flat_map(|commit| commit[view].as_array().unwrap().clone()).collect();
+        assert_eq!(shown, committed, "{view}: every one, once, in commit order");
+        assert!(shown.len() >= count, "{view}: {}", shown.len());
+    }
+    assert!(log.extent(topology::WINDOWS).await.unwrap().last >= 3 * 27, "windows of a second have closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn totals_are_thinned_over_all_levels_and_the_last_states_are_shown() {
+    let (log, subjects) = run(150).await;
+    let all = all(&log, topology::TOTALS).await;
+    check_pace(&all.iter().collect::<Vec<_>>(), 2_000);
+    let last = log.extent(topology::COMMITS).await.unwrap().last;
+    for (subject, shown) in &subjects {
+        check_pace(&shown.iter().collect::<Vec<_>>(), 20);
+        assert_eq!(json(shown.last().unwrap())["commit"], last, "{subject}: the last state");
+    }
+    assert_eq!(last, 300);
+}
