@@ -19,7 +19,8 @@ use jackpot_core::terms::Terms;
 use jackpot_core::topology::{self, Lane, SETTLED};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Between two messages of one source (contract, section 5).
+/// Between the acknowledgement of one message of a source and the next one (contract, section 5): what is stored is
+/// then at least so far apart.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// All subjects of the view.
 const ALL: &str = "sources.>";
@@ -31,6 +32,8 @@ pub struct SourcesView<L> {
     partition: u16,
     partitions: u16,
     sources: BTreeMap<String, Shown>,
+    /// The last message of each subject in the view. A source that the terms give to another operator has two.
+    lasts: BTreeMap<String, u64>,
     /// The revision that the known sources are of; `None` before the first frame.
     terms: Option<u64>,
     /// The last frame that was read.
@@ -42,8 +45,6 @@ struct Shown {
     state: SourceState,
     /// The first frame that is in the state but not in the view.
     due_since: Option<u64>,
-    /// The last message of the source in the view; 0 when there is none.
-    last: u64,
     /// When the next one may follow.
     next: Instant,
 }
@@ -53,12 +54,14 @@ impl<L: Log> SourcesView<L> {
     pub fn new(context: Context<L>, partition: u16, partitions: u16) -> Self {
         let part = format!("view sources of partition {partition}");
         let name = Name { name: part, label: format!("sources-{partition}") };
-        Self { context, name, partition, partitions, sources: BTreeMap::new(), terms: None, read: 0 }
+        let (sources, lasts) = Default::default();
+        Self { context, name, partition, partitions, sources, lasts, terms: None, read: 0 }
     }
 
     /// Takes back what the view shows of this partition's sources.
     async fn resume(&mut self) -> Result<(), Trouble> {
         self.sources.clear();
+        self.lasts.clear();
         self.terms = None;
         let log = self.context.log.clone();
         let newest = log.last(topology::SOURCES, ALL).await?.map_or(0, |entry| entry.sequence);
@@ -98,8 +101,9 @@ impl<L: Log> SourcesView<L> {
             return Ok(0);
         }
         let name = state.source.clone();
-        self.sources
-            .insert(name, Shown { state, due_since: None, last: entry.sequence, next: Instant::now() });
+        self.lasts.insert(entry.subject.to_string(), entry.sequence);
+        // When it was stored is not known here: it may have been just now.
+        self.sources.insert(name, Shown { state, due_since: None, next: Instant::now() + INTERVAL });
         Ok(topology::settled(entry))
     }
 
@@ -140,7 +144,6 @@ impl<L: Log> SourcesView<L> {
             let shown = self.sources.entry(source.source.clone()).or_insert_with(|| Shown {
                 state: SourceState { source: source.source.clone(), ..SourceState::default() },
                 due_since: None,
-                last: 0,
                 next: Instant::now(),
             });
             shown.state.operator.clone_from(&source.operator);
@@ -170,13 +173,20 @@ impl<L: Log> SourcesView<L> {
         let shown = self.sources.get_mut(name).expect("only known sources are due");
         shown.due_since = None;
         shown.state.frame = self.read;
-        shown.next = Instant::now() + INTERVAL;
         let subject = topology::sources(&shown.state.operator, &shown.state.source);
         let payload = Bytes::from(serde_json::to_vec(&shown.state).expect("a state is plain data"));
-        let expect = Expect::LastOfSubject(shown.last);
+        let expect = Expect::LastOfSubject(self.lasts.get(&subject).copied().unwrap_or(0));
         let waiting = self.sources.values().filter_map(|shown| shown.due_since).min();
         let settled = waiting.map_or(self.read, |since| since - 1);
         Append { subject, headers: vec![(SETTLED.into(), settled.to_string())], payload, expect }
+    }
+
+    /// A message is stored: how soon another one of the source may follow.
+    fn stored(&mut self, name: &str, subject: String, sequence: u64) {
+        self.lasts.insert(subject, sequence);
+        if let Some(shown) = self.sources.get_mut(name) {
+            shown.next = Instant::now() + INTERVAL;
+        }
     }
 }
 
@@ -195,7 +205,7 @@ impl<L: Log> Part for SourcesView<L> {
         let mut reader = self.context.log.read(&stream, None, self.read + 1).await?;
         let mut appender = self.context.log.appender().await?;
         self.context.working(&self.name);
-        let mut flight: Option<String> = None;
+        let mut flight: Option<(String, String)> = None;
         loop {
             let idle = flight.is_none();
             let due = self.next_due().filter(|_| idle).map(|(name, at)| (name.to_owned(), at));
@@ -206,14 +216,16 @@ impl<L: Log> Part for SourcesView<L> {
                 () = self.context.stopped() => break,
                 fate = appender.acknowledged(), if !idle => {
                     let sequence = fate?;
-                    if let Some(shown) = flight.take().and_then(|name| self.sources.get_mut(&name)) {
-                        shown.last = sequence;
+                    if let Some((name, subject)) = flight.take() {
+                        self.stored(&name, subject, sequence);
                     }
                 }
                 () = sleep_until(at), if due.is_some() => {
                     let (name, _) = due.expect("this branch is taken only when a source is due");
-                    appender.send(self.show(&name)).await?;
-                    flight = Some(name);
+                    let append = self.show(&name);
+                    let subject = append.subject.clone();
+                    appender.send(append).await?;
+                    flight = Some((name, subject));
                 }
                 entry = reader.next() => self.take(&entry?).await?,
                 () = watchdog, if idle => {
@@ -258,7 +270,9 @@ fn count(state: &mut SourceState, batch: &Batch<Allocation>) {
 /// Moves a source's window over an accepted number.
 fn accept(state: &mut SourceState, sequence: u64) {
     if sequence > state.highest {
-        if state.highest > 0 && sequence > state.highest + 1 {
+        // The first accepted number is the start, where the terms name none.
+        let started = state.highest > 0 || state.sequence_from.is_some();
+        if started && sequence > state.highest + 1 {
             state.missing.push((state.highest + 1, sequence - 1));
         }
         state.highest = sequence;
