@@ -23,6 +23,8 @@ pub struct Pipeline {
     up: Child,
     /// Where its server listens.
     pub url: String,
+    /// The lines that it printed before `ready`.
+    pub said: Vec<String>,
     dir: PathBuf,
 }
 
@@ -35,7 +37,7 @@ impl Pipeline {
         command.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut up = command.stderr(log_file(dir)).spawn().expect("`jackpot up` starts");
         let lines = read_lines(up.stdout.take().unwrap());
-        let mut pipeline = Self { up, url: String::new(), dir: dir.to_owned() };
+        let mut pipeline = Self { up, url: String::new(), said: Vec::new(), dir: dir.to_owned() };
         let deadline = Instant::now() + PATIENCE;
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -44,6 +46,7 @@ impl Pipeline {
                     if let Some(url) = line.split_whitespace().find(|word| word.starts_with("nats://")) {
                         url.clone_into(&mut pipeline.url);
                     }
+                    pipeline.said.push(line);
                 }
                 Err(_) => panic!("`jackpot up` did not get ready:\n{}", pipeline.log()),
             }
