@@ -102,9 +102,9 @@ impl Signer {
 
     /// The terms in force, where they are others than those known. Before any were applied no source has keys.
     async fn in_force<L: Log>(&self, log: &L) -> Result<Option<Terms>, StoreError> {
-        match store::latest(log).await {
-            Ok(Some(claim)) if claim.revision != self.revision => {
-                store::load(log, claim.revision).await.map(Some)
+        match store::in_force(log).await {
+            Ok(Some(marker)) if marker.revision != self.revision => {
+                store::load(log, marker.revision).await.map(Some)
             }
             Ok(_) | Err(StoreError::Log(LogError::NoStream(_))) => Ok(None),
             Err(error) => Err(error),
@@ -211,7 +211,11 @@ mod tests {
         let log = Memory::new(streams(&SetUp::new(1)), || Millis(0));
         let mut signer = Signer::new(None);
         signer.look(&log, Duration::ZERO).await.expect("there are no terms");
-        store::store(&log, &terms(1, &["k1"])).await.expect("it is stored");
+        let claim = store::store(&log, &terms(1, &["k1"])).await.expect("it is stored");
+        signer.looked = Some(Instant::now() - LOOK_EVERY);
+        signer.look(&log, Duration::ZERO).await.expect("what is claimed is not in force");
+        assert!(signer.key("acme-spin-eu1").expect("no key is needed").is_none());
+        store::activate(&log, 1, &claim).await.expect("it is activated");
         signer.look(&log, Duration::ZERO).await.expect("it was done just now");
         assert!(signer.key("acme-spin-eu1").expect("no key is needed").is_none());
         signer.looked = Some(Instant::now() - LOOK_EVERY);

@@ -174,10 +174,10 @@ impl fmt::Display for Place {
 
 /// The terms that were applied last.
 pub async fn in_force<L: Log>(log: &L) -> anyhow::Result<Terms> {
-    let claim = store::latest(log).await?;
-    let claim =
-        claim.ok_or_else(|| anyhow!("no terms are in force; apply some with `jackpot terms apply FILE`"))?;
-    Ok(store::load(log, claim.revision).await?)
+    let marker = store::in_force(log).await?;
+    let marker =
+        marker.ok_or_else(|| anyhow!("no terms are in force; apply some with `jackpot terms apply FILE`"))?;
+    Ok(store::load(log, marker.revision).await?)
 }
 
 #[cfg(test)]
@@ -192,7 +192,10 @@ mod tests {
         let memory = Memory::new(streams(&SetUp::new(3)), Millis::now);
         assert!(in_force(&memory).await.expect_err("no terms").to_string().contains("jackpot terms apply"));
         let terms = Terms::parse(crate::terms::EXAMPLE).expect("the example");
-        store::store(&memory, &terms).await.expect("the terms are stored");
+        let claim = store::store(&memory, &terms).await.expect("the terms are stored");
+        assert!(in_force(&memory).await.is_err(), "what is claimed is not in force yet");
+        store::activate(&memory, 3, &claim).await.expect("the terms are activated");
+        let markers = memory.extent(topology::WAGERS).await.expect("the stream").last;
         let terms = in_force(&memory).await.expect("the terms are in force");
         for round in 0..2 {
             let from = numbers::first(&memory, &terms, None).await.expect("numbers");
@@ -206,7 +209,7 @@ mod tests {
         let batches: u64 = from.values().map(|next| next - 1).sum();
         assert_eq!(
             batches,
-            memory.extent(topology::WAGERS).await.expect("the stream").last,
+            memory.extent(topology::WAGERS).await.expect("the stream").last - markers,
             "no number twice"
         );
         let fixed = numbers::first(&memory, &terms, Some(1)).await.expect("numbers");

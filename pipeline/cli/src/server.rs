@@ -22,7 +22,7 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 const PATIENT_AFTER: Duration = Duration::from_secs(1);
 
 /// The server to work on.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Server {
     /// Where it is and how to be let in: the flags of the stages.
     #[command(flatten)]

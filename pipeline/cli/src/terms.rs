@@ -276,7 +276,6 @@ mod tests {
     use jackpot_core::time::Millis;
 
     use super::*;
-    use crate::server::Credentials;
 
     fn example() -> Terms {
         Terms::parse(EXAMPLE).unwrap_or_else(|faults| panic!("{faults:#?}"))
@@ -411,7 +410,7 @@ mod tests {
         std::fs::write(path("k2"), "k2 whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a file");
         let apply = async |keys: Option<&str>| {
             let memory = log(1);
-            let server = Server { nats: String::new(), credentials: Credentials::default() };
+            let server = Server::default();
             let keys = KeysFlag { file: keys.map(path) };
             let args = ApplyArgs { server, file: path("terms"), keys, timeout: Duration::from_millis(20) };
             let error = apply(&args, &memory, &mut Vec::new()).await.expect_err("no stage runs it");

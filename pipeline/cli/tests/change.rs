@@ -171,7 +171,7 @@ fn race(pipeline: &Pipeline, record: &Record, revisions: &mut Revisions) {
     assert!(said.contains(&format!("revision {number} is applied")), "{said}");
     assert!(said.contains("with other content") && said.lines().count() == 1, "{said}");
     revisions.take(number, &files[winner]);
-    let shown: Value = serde_json::from_str(&pipeline.ok(&["terms", "show"])).unwrap();
+    let shown = in_force(pipeline);
     assert_eq!(tide(&mut shown.clone())[1], tide(&mut revisions.terms[&number].clone())[1]);
     assert_eq!(shown["revision"], number);
     assert_eq!(markers(record).len() as u64, number * 4, "each revision has one marker on each partition");
@@ -210,6 +210,7 @@ fn lose_an_apply(pipeline: &Pipeline, record: &Record, revisions: &mut Revisions
         make_room(pipeline);
         goes_on_under(record, number - 1);
         assert!(markers(record).iter().all(|marker| *marker < number), "the dead left no marker");
+        assert_eq!(in_force(pipeline)["revision"], number - 1, "what is claimed alone is not in force");
         let other = revisions.draft(number, "other", |terms| tide(terms)[0]["base"] = json!("1"));
         let output = run(pipeline, &["terms", "apply", other.to_str().unwrap()]);
         assert_eq!(output.status.code(), Some(1), "the number is taken: {output:?}");
@@ -521,6 +522,11 @@ fn total(record: &Record, pool: &str, level: &str) -> Option<Value> {
 
 fn number(record: &Record, pool: &str, level: &str, field: &str) -> u64 {
     total(record, pool, level).unwrap()[field].as_u64().unwrap()
+}
+
+/// The terms in force.
+fn in_force(pipeline: &Pipeline) -> Value {
+    serde_json::from_str(&pipeline.ok(&["terms", "show"])).unwrap()
 }
 
 /// The highest revision that the last commit has run.

@@ -14,7 +14,7 @@ pub const EXIT_CONFIG: u8 = 78;
 pub const EXIT_DRAINED: u8 = 143;
 
 /// How to reach the broker; shared by stages and the command.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct BrokerArgs {
     /// The NATS server, such as nats://127.0.0.1:4222; several are separated by commas
     #[arg(long, env = "NATS_URL", value_name = "URL")]

@@ -20,7 +20,7 @@ use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::terms::Terms;
 use jackpot_core::terms::cache::TermsCache;
-use jackpot_core::time::Millis;
+use jackpot_core::time::{Clock, Millis};
 use jackpot_core::topology;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -52,7 +52,9 @@ async fn viewed(log: &Memory, meanwhile: impl Future<Output = ()>) {
         health: Health::default(),
         shutdown,
         stand_by: Duration::from_secs(2),
+        snapshot_bytes: 1 << 20,
         seed: 7,
+        clock: Clock::machine(),
         active: watch::channel(Instant::now()).0,
     };
     let context = &context;

@@ -24,7 +24,7 @@ use jackpot_core::refusal::{Reason, StageName};
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::{Terms, store};
-use jackpot_core::time::Millis;
+use jackpot_core::time::{Clock, Millis};
 use jackpot_core::topology::{self, Lane};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -129,7 +129,9 @@ impl Source {
             health: Health::default(),
             shutdown,
             stand_by: Duration::from_secs(2),
+            snapshot_bytes: 1 << 20,
             seed: 7,
+            clock: Clock::machine(),
             active: watch::channel(Instant::now()).0,
         };
         let meanwhile = async {

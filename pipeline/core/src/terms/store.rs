@@ -68,6 +68,13 @@ pub async fn claim<L: Log>(log: &L, revision: u64) -> Result<Option<Claim>, Stor
     entry.map(|entry| read_claim(revision, &entry)).transpose()
 }
 
+/// The revision in force: the one whose marker came last. A partition gets its marker in one atomic batch with all
+/// others, so the first one tells. A claim without markers is not in force.
+pub async fn in_force<L: Log>(log: &L) -> Result<Option<Marker>, StoreError> {
+    let entry = log.last(topology::WAGERS, &topology::terms_marker(0)).await?;
+    entry.as_ref().map(read_marker).transpose()
+}
+
 /// The claim made last.
 pub async fn latest<L: Log>(log: &L) -> Result<Option<Claim>, StoreError> {
     let entry = log.last(topology::TERMS, "terms.revision.*").await?;

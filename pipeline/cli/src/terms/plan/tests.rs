@@ -7,7 +7,6 @@ use jackpot_core::time::Millis;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::server::Credentials;
 use crate::terms::EXAMPLE;
 
 struct World {
@@ -42,7 +41,7 @@ impl World {
         change(&mut document);
         let file = self.directory.path().join("terms.json");
         std::fs::write(&file, document.to_string()).expect("a file");
-        let server = Server { nats: String::new(), credentials: Credentials::default() };
+        let server = Server::default();
         let mut out = Vec::new();
         let outcome = run(&Args { server, file, json }, &self.log, &mut out).await;
         (String::from_utf8(out).expect("text"), outcome.err().map(|error| error.to_string()))
