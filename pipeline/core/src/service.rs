@@ -97,6 +97,8 @@ pub fn main<P: Program>() -> ExitCode {
 }
 
 async fn run<P: Program>(args: StageArgs, settings: StageSettings, own: P::Settings) -> ExitCode {
+    // First of all: whoever finds the process at its port may already end it.
+    let ended = signalled();
     let (metrics, health) = (Metrics::new(P::STAGE), Health::default());
     let (stop, shutdown) = watch::channel(false);
     let (listener, address) = match admin::bind(settings.metrics_port).await {
@@ -121,7 +123,6 @@ async fn run<P: Program>(args: StageArgs, settings: StageSettings, own: P::Setti
     }));
     let (active, mut activity) = watch::channel(Instant::now());
     let start = start::<P>(&args, &settings, own, metrics, health, shutdown, active);
-    let ended = signalled();
     tokio::pin!(ended);
     let mut parts = tokio::select! {
         parts = start => match parts {
@@ -208,19 +209,21 @@ async fn start<P: Program>(
     Ok(parts)
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn signalled() -> End {
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+/// Listens for SIGTERM and SIGINT from now on, and gives what waits for one.
+fn signalled() -> impl Future<Output = End> {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (mut terminate, mut interrupt) = match signals {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
             (Err(error), _) | (_, Err(error)) => {
                 error!("signals cannot be received ({error}); stop this process with SIGKILL, which is safe");
                 return std::future::pending().await;
             }
         };
-    tokio::select! {
-        _ = terminate.recv() => End::Terminated,
-        _ = interrupt.recv() => End::Interrupted,
+        tokio::select! {
+            _ = terminate.recv() => End::Terminated,
+            _ = interrupt.recv() => End::Interrupted,
+        }
     }
 }
 
