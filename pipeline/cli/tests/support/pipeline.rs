@@ -88,7 +88,7 @@ impl Pipeline {
 
     /// The process id of a stage, while it runs.
     pub fn pid(&self, stage: &str) -> Option<u32> {
-        children(self.up.id()).into_iter().find(|&pid| name(pid).is_some_and(|name| name == stage))
+        child(self.up.id(), stage)
     }
 
     /// kill -9 of a stage; returns when another process has taken its place.
@@ -217,6 +217,11 @@ fn read_lines(pipe: ChildStdout) -> mpsc::Receiver<String> {
         }
     });
     lines
+}
+
+/// The process of this name that another one has started, if there is one.
+pub fn child(parent: u32, called: &str) -> Option<u32> {
+    children(parent).into_iter().find(|&pid| name(pid).is_some_and(|name| name == called))
 }
 
 /// The processes that a process has started.
