@@ -57,6 +57,9 @@ pub const APPENDS_UNACKNOWLEDGED_MAX: usize = 4_096;
 pub const SUBSCRIPTION_MESSAGES_MAX: usize = 8_192;
 /// Plain messages kept for a listener that is busy; the oldest are dropped first.
 pub const NOTICES_MAX: usize = 1_024;
+/// A name in a subject that we publish to, at most, in bytes: with two of them a command's line stays far below the
+/// 4,096 bytes that a broker reads by default.
+pub const SUBJECT_NAME_BYTES_MAX: usize = 1_024;
 /// Messages of one atomic batch at most; the broker's own limit is 1,000.
 pub const ATOMIC_BATCH_MAX: usize = 500;
 

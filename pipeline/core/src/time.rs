@@ -9,6 +9,11 @@ use std::sync::Arc;
 pub struct Millis(pub i64);
 
 impl Millis {
+    /// The first instant that can be written: 0000-01-01T00:00:00.000Z.
+    pub const FIRST: Self = Self(-62_167_219_200_000);
+    /// The last one: 9999-12-31T23:59:59.999Z.
+    pub const LAST: Self = Self(253_402_300_799_999);
+
     /// The present, by this machine's clock. For what is recorded as an observation or shown to people:
     /// no decision of a stage may depend on it (invariant I6).
     #[expect(clippy::disallowed_methods, reason = "this is the clock's one room")]
@@ -59,9 +64,10 @@ impl Millis {
         self.0.div_euclid(1_000)
     }
 
-    /// The instant `millis` later (earlier when negative).
+    /// The instant `millis` later (earlier when negative), but none that cannot be written: what is computed of a
+    /// wager's time, a watermark for one, is recorded and read back.
     pub fn plus(self, millis: i64) -> Self {
-        Self(self.0.saturating_add(millis))
+        Self(self.0.saturating_add(millis)).clamp(Self::FIRST, Self::LAST)
     }
 }
 
@@ -92,12 +98,12 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// What cannot be written with four digits of the year is shown as the nearest that can.
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(at) => write!(f, "{at:.3}"),
-            Err(_) => Err(fmt::Error),
-        }
+        let since = jiff::SignedDuration::from_millis((*self).clamp(Self::FIRST, Self::LAST).0);
+        let at = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0).checked_add(since).map_err(|_| fmt::Error)?;
+        write!(f, "{at:.3}Z")
     }
 }
 
@@ -161,9 +167,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_ends_of_time_are_written_and_read() {
+        assert_eq!(Millis::FIRST.to_string(), "0000-01-01T00:00:00.000Z");
+        assert_eq!(Millis::LAST.to_string(), "9999-12-31T23:59:59.999Z");
+        for end in [Millis::FIRST, Millis::LAST] {
+            assert_eq!(Millis::parse(&end.to_string()), Some(end));
+        }
+        assert_eq!((Millis::FIRST.plus(-1), Millis::LAST.plus(1)), (Millis::FIRST, Millis::LAST));
+        assert_eq!(Millis(i64::MIN).to_string(), Millis::FIRST.to_string());
+        assert_eq!(Millis(i64::MAX).to_string(), Millis::LAST.to_string());
+    }
+
     proptest::proptest! {
         #[test]
-        fn text_comes_back(at in -62_135_596_800_000_i64..253_402_300_800_000) {
+        fn text_comes_back(at in Millis::FIRST.0..=Millis::LAST.0) {
             proptest::prop_assert_eq!(Millis::parse(&Millis(at).to_string()), Some(Millis(at)));
         }
     }

@@ -1,6 +1,8 @@
 //! Every subject and stream name, printed and parsed in one place (contract, sections 2, 3 and 5).
 //! How streams are set up on a server is in `log::jetstream`; here are only their names.
 
+use crate::digest::Digest;
+use crate::limits;
 use crate::refusal::StageName;
 
 /// The shared ingress stream.
@@ -155,9 +157,15 @@ pub fn hits(pool: &str, level: &str) -> String {
     format!("{HITS}.{pool}.{level}")
 }
 
-/// `refusals.<operator>.<source>`, of the subject that the batch came on.
+/// `refusals.<operator>.<source>`, of the subject that the batch came on. A name that would make it longer than a
+/// broker takes stands there as `~` and its SHA-256: anybody can publish to such a subject, and nobody's names are so
+/// long.
 pub fn refusals(operator: &str, source: &str) -> String {
-    format!("{REFUSALS}.{operator}.{source}")
+    let word = |name: &'_ str| match name.len() <= limits::SUBJECT_NAME_BYTES_MAX {
+        true => name.to_owned(),
+        false => format!("~{}", Digest::of(name.as_bytes())),
+    };
+    format!("{REFUSALS}.{}.{}", word(operator), word(source))
 }
 
 /// `sources.<operator>.<source>`.
@@ -180,7 +188,7 @@ pub fn terms_revision(revision: u64) -> String {
 }
 
 /// `terms.document.<digest>.<part>`: a part of a document.
-pub fn terms_document(digest: &crate::digest::Digest, part: usize) -> String {
+pub fn terms_document(digest: &Digest, part: usize) -> String {
     format!("{TERMS}.document.{digest}.{part}")
 }
 
@@ -241,6 +249,17 @@ mod tests {
         );
         assert!((0..4).all(|p| (0..64).any(|n| partition(&format!("s{n}"), 4) == p)));
         assert_eq!(partition("acme", 1), 0);
+    }
+
+    #[test]
+    fn a_refusal_has_a_subject_whatever_its_batch_came_on() {
+        assert_eq!(refusals("acme", "eu1"), "refusals.acme.eu1");
+        let long = "x".repeat(limits::SUBJECT_NAME_BYTES_MAX);
+        assert_eq!(refusals(&long, "eu1"), format!("refusals.{long}.eu1"));
+        let longer = format!("{long}x");
+        let subject = refusals("acme", &longer);
+        assert_eq!(subject, format!("refusals.acme.~{}", Digest::of(longer.as_bytes())));
+        assert_ne!(subject, refusals("acme", &format!("{long}y")));
     }
 
     #[test]

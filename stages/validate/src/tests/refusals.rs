@@ -428,3 +428,17 @@ fn what_is_accepted_is_carried_on() {
     let point = second.location.and_then(|place| place.point).expect("it was measured");
     assert_eq!((point.latitude, point.longitude, point.accuracy_m), (35.9, -14.5, 20.0));
 }
+
+/// A watermark that lies before the first year could not be written.
+#[test]
+fn the_first_instant_of_the_calendar_is_no_trouble() {
+    let oldest = "0000-01-01T00:00:00Z";
+    let ancient =
+        wager("s", 1).replace("2026-06-08T20:15:30.123Z", oldest).replace("2026-06-08T20:01:00.000Z", oldest);
+    let ingress =
+        [marker(1, RECORDED_AT, 1), message(2, "lane.0.acme.eu1", RECORDED_AT, batch("eu1", 1, &[ancient]))];
+    let frames = run(&mut State::new(0), &[terms(1, [None; 2])], &ingress, &[]);
+    let watermark = frames[0].header.watermark.expect("the wager is accepted, however old");
+    assert_eq!(watermark, Millis::FIRST);
+    assert_eq!(Millis::parse(&watermark.to_string()), Some(watermark));
+}
