@@ -3,6 +3,7 @@
 mod alarms;
 mod cuts;
 mod halts;
+mod memory;
 mod refusals;
 mod resume;
 mod signatures;
