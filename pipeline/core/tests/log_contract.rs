@@ -1004,6 +1004,35 @@ mod nats_server_alone {
         assert_eq!(world.log.get("s", 3).await.unwrap().unwrap().headers, [("My Header".into(), "1".into())]);
     }
 
+    /// A runner that has opened its reader asks for this and that before it reads on.
+    #[tokio::test]
+    async fn a_loss_that_comes_while_the_reader_is_left_alone_counts_too() {
+        let world = NatsWorld::new().await;
+        world.create(stream("s")).await;
+        fill(&world.log, "s.x", ["1".into(), "2".into()]).await;
+        publish_raw(&world, "NATS/1.0\r\nno header at all\r\n\r\n").await;
+        fill(&world.log, "s.x", ["4".into()]).await;
+        let (mut read, mut opened) = (Vec::new(), 0);
+        while read.len() < 4 {
+            opened += 1;
+            assert!(opened < 20, "{read:?}");
+            let from = read.last().copied().unwrap_or(0) + 1;
+            let Ok(mut reader) = world.log.read("s", None, from).await else { continue };
+            let before = world.log.stats().disconnects;
+            for _ in 0..200 {
+                drop(world.log.extent("s").await);
+            }
+            let mut lost = world.log.stats().disconnects != before;
+            while !lost && read.len() < 4 {
+                match reader.next().await {
+                    Ok(entry) => read.push(entry.sequence),
+                    Err(_) => lost = true,
+                }
+            }
+        }
+        assert_eq!(read, [1, 2, 3, 4]);
+    }
+
     #[tokio::test]
     async fn streams_are_set_up_once_and_checked_for_ever() {
         let world = NatsWorld::new().await;

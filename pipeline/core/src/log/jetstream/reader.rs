@@ -263,6 +263,11 @@ impl Pull {
         Ok(())
     }
 
+    /// The connection was lost while this reader had a pull standing: perhaps over what was to come next.
+    fn suspect(&self) {
+        self.log.suspects.lost(place(&self.stream, self.filter.as_deref()), self.expected);
+    }
+
     fn lost(&mut self, what: String) -> ReadError {
         self.ended = true;
         ReadError::Lost(what.into())
@@ -315,7 +320,7 @@ impl Reader for Pull {
                     }
                 }
                 _ = self.losses.changed() => {
-                    self.log.suspects.lost(place(&self.stream, self.filter.as_deref()), self.expected);
+                    self.suspect();
                     return Err(self.lost("the connection was lost".into()));
                 }
                 () = sleep_until(since + SILENCE_MAX) => {
@@ -343,6 +348,10 @@ impl Drop for Pull {
     fn drop(&mut self) {
         if !self.standing {
             return;
+        }
+        // Whoever held the reader was busy with something else when the connection was lost, and may be so each time.
+        if self.losses.has_changed().unwrap_or(false) {
+            self.suspect();
         }
         // A courtesy: the broker removes the consumer by itself after `INACTIVE_MAX`.
         let published = self.log.client.publish(self.delete_subject.clone(), Bytes::new()).now_or_never();
