@@ -50,14 +50,10 @@ impl<L: Log> Tape<L> {
         }
         let mut attempts = 0;
         while self.next <= self.last {
-            let mut reader = match self.reader.take() {
-                Some(reader) => reader,
-                None => self.log.read(&self.stream, Some(&self.filter), self.next).await?,
-            };
-            match reader.next().await {
+            match self.read().await {
                 Ok(entry) => {
                     self.next = entry.sequence + 1;
-                    self.reader = Some(reader).filter(|_| self.next <= self.last);
+                    self.reader.take_if(|_| self.next > self.last);
                     return Ok(Some(entry).filter(|entry| entry.sequence <= self.last));
                 }
                 Err(_) if attempts < ATTEMPTS_MAX => attempts += 1,
@@ -67,6 +63,17 @@ impl<L: Log> Tape<L> {
             }
         }
         Ok(None)
+    }
+
+    /// The next message of the reader, which is opened where there is none, and is gone after an error.
+    async fn read(&mut self) -> anyhow::Result<Entry> {
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.log.read(&self.stream, Some(&self.filter), self.next).await?,
+        };
+        let entry = reader.next().await?;
+        self.reader = Some(reader);
+        Ok(entry)
     }
 
     /// The message with this sequence, `None` where it is not there. Those before it are skipped.

@@ -258,7 +258,7 @@ fn add(shares: &mut BTreeMap<String, Share>, name: &str, share: Share) {
 /// `max_skew_s`.
 pub fn passed(watermarks: &[Option<Millis>], max_skew_s: u32) -> Option<Millis> {
     let greatest = watermarks.iter().flatten().max()?;
-    let skewed = Millis(greatest.0.saturating_sub(i64::from(max_skew_s) * 1_000));
+    let skewed = greatest.plus(-i64::from(max_skew_s) * 1_000);
     let all = watermarks.iter().copied().collect::<Option<Vec<_>>>();
     let least = all.and_then(|all| all.into_iter().min());
     Some(least.map_or(skewed, |least| least.max(skewed)))
@@ -278,5 +278,7 @@ mod tests {
         check(&[Some(5_000), Some(7_000)], Some(5_000));
         check(&[Some(5_000), Some(400_000)], Some(100_000));
         check(&[None, Some(400_000)], Some(100_000));
+        let oldest = Millis::FIRST.0;
+        check(&[None, Some(oldest + 1)], Some(oldest));
     }
 }
