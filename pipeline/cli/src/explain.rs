@@ -11,9 +11,12 @@ mod render;
 use std::fmt;
 use std::io::Write;
 
-use jackpot_core::log::Log;
+use jackpot_core::log::{Log, LogError, ReadError};
 
 use crate::server::Server;
+
+/// How often it is begun again when the connection is lost, as it is over a message that the client cannot parse.
+const ATTEMPTS_MAX: u32 = 5;
 
 /// Shows one wager through every stage: what each did, why, and where it ended.
 #[derive(Debug, clap::Args)]
@@ -80,13 +83,30 @@ impl fmt::Display for Id {
 
 /// Runs the command.
 pub async fn run<L: Log>(args: &Args, log: &L, out: &mut impl Write) -> anyhow::Result<()> {
-    let explanation = account::explain(log, &args.id).await?;
+    let explanation = explain(log, &args.id).await?;
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&explanation)?)?;
     } else {
         out.write_all(render::text(&explanation).as_bytes())?;
     }
     Ok(())
+}
+
+async fn explain<L: Log>(log: &L, id: &Id) -> anyhow::Result<account::Explanation> {
+    let mut attempts = 0;
+    loop {
+        match account::explain(log, id).await {
+            Err(error) if attempts < ATTEMPTS_MAX && is_passing(&error) => attempts += 1,
+            result => return result,
+        }
+    }
+}
+
+/// Whether the broker did not answer, or a reader got no further.
+fn is_passing(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(LogError::Unavailable(_))) || cause.is::<ReadError>()
+    })
 }
 
 #[cfg(test)]

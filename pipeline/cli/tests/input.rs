@@ -534,6 +534,11 @@ fn check(pipeline: &Pipeline, producer: &Producer) {
     assert_eq!(told.len(), producer.refused.len());
     // Exit 0: no part has stopped.
     pipeline.ok(&["status"]);
+    // Those of odd headers among them.
+    for sequence in [1].into_iter().chain((1..=producer.sequence).rev().take(11).step_by(2)) {
+        let told = pipeline.ok(&["explain", &format!("{SOURCE}/{sequence}")]);
+        assert!(told.contains("ended "), "{told}");
+    }
     let verified = pipeline.ok(&["verify"]);
     assert!(verified.trim_end().ends_with("verified"), "{verified}");
 }

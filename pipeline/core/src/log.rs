@@ -138,6 +138,23 @@ pub trait Log: Clone + Send + Sync + 'static {
         sequence: u64,
     ) -> impl Future<Output = Result<Option<Entry>, LogError>> + Send;
 
+    /// The first message at or after `from` whose subject fits `filter`, asked of the leader; `None` when there is
+    /// none. For looking here and there: a reader asks for more than is wanted then.
+    fn next(
+        &self,
+        stream: &str,
+        filter: &str,
+        from: u64,
+    ) -> impl Future<Output = Result<Option<Entry>, LogError>> + Send {
+        async move {
+            if self.last(stream, filter).await?.is_none_or(|last| last.sequence < from) {
+                return Ok(None);
+            }
+            let next = self.read(stream, Some(filter), from).await?.next().await;
+            next.map(Some).map_err(|error| LogError::Unavailable(error.into()))
+        }
+    }
+
     /// Opens a reader at the first message at or after `from` whose subject fits `filter`.
     ///
     /// Without a filter the reader checks that each message's sequence follows the one before, from `from` on

@@ -134,6 +134,7 @@ contract!(
     a_stale_writers_later_predictions_come_true,
     atomic_batches_are_all_or_nothing,
     filters_show_their_part_in_order,
+    the_next_of_a_subject_is_found_from_anywhere,
     a_full_stream_refuses,
     subjects_keep_their_last_messages,
     readers_start_where_the_stream_does,
@@ -387,6 +388,31 @@ async fn filters_show_their_part_in_order(world: &impl World) {
     check("s.1.terms", 101, (101..=200).filter(|n| n % 4 == 0).collect()).await;
     check("s.0.b.c", 199, vec![199]).await;
     check("s.nobody", 1, vec![]).await;
+}
+
+async fn the_next_of_a_subject_is_found_from_anywhere(world: &impl World) {
+    world.create(stream("s")).await;
+    let log = world.log();
+    assert!(log.next("s", "s.>", 1).await.unwrap().is_none(), "nothing is stored yet");
+    for (subject, payload) in [("s.a", "1"), ("s.b", "2"), ("s.a", "3"), ("s.c.d", "4")] {
+        fill(log, subject, [payload.into()]).await;
+    }
+    for (filter, from, expect) in [
+        ("s.a", 0, Some(1)),
+        ("s.a", 1, Some(1)),
+        ("s.a", 2, Some(3)),
+        ("s.a", 4, None),
+        ("s.*", 2, Some(2)),
+        ("s.*", 4, None),
+        ("s.>", 4, Some(4)),
+        ("s.>", 5, None),
+        ("s.x", 1, None),
+    ] {
+        let found = log.next("s", filter, from).await.unwrap();
+        assert_eq!(found.map(|entry| entry.sequence), expect, "{filter} from {from}");
+    }
+    let missing = log.next("none", "none.>", 1).await;
+    assert!(matches!(missing, Err(LogError::NoStream(_))), "{missing:?}");
 }
 
 async fn a_full_stream_refuses(world: &impl World) {

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, anyhow, bail};
 use jackpot_core::frame::Header;
-use jackpot_core::log::{Entry, Log, Reader};
+use jackpot_core::log::{Entry, Log};
 use jackpot_core::record::Commit;
 use jackpot_core::topology::{self, IngressSubject, Lane};
 
@@ -111,8 +111,8 @@ async fn bisect_batch<L: Log>(
     let mut candidate: Option<Entry> = None;
     while low <= high {
         let middle = low + (high - low) / 2;
-        let mut reader = log.read(topology::WAGERS, Some(filter), middle).await?;
-        let entry = reader.next().await.context("cannot read the stream wagers")?;
+        let entry = log.next(topology::WAGERS, filter, middle).await?;
+        let entry = entry.context("the stream wagers ends before where it ended a moment ago")?;
         read += 1;
         if number(&entry).is_some_and(|number| number < wanted) {
             low = entry.sequence + 1;

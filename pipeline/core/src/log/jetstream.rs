@@ -283,6 +283,10 @@ impl Log for JetStream {
         self.message(stream, serde_json::json!({ "seq": sequence })).await
     }
 
+    async fn next(&self, stream: &str, filter: &str, from: u64) -> Result<Option<Entry>, LogError> {
+        self.message(stream, serde_json::json!({ "seq": from.max(1), "next_by_subj": filter })).await
+    }
+
     async fn read(&self, stream: &str, filter: Option<&str>, from: u64) -> Result<Self::Reader, LogError> {
         reader::Pull::open(self, stream, filter, from).await
     }

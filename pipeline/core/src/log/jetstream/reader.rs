@@ -127,8 +127,7 @@ impl Pull {
     /// The next message, asked for by itself; `None` once the consumer can go on. Safe to cancel.
     async fn step(&mut self, until: u64) -> Result<Option<Entry>, ReadError> {
         let filter = self.filter.as_deref().unwrap_or(">");
-        let which = serde_json::json!({ "seq": self.expected, "next_by_subj": filter });
-        let found = self.log.message(&self.stream, which).await;
+        let found = self.log.next(&self.stream, filter, self.expected).await;
         let Some(entry) = found.map_err(|error| self.lost(error.to_string()))? else {
             self.careful = None;
             return Ok(None);
