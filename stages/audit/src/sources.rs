@@ -69,7 +69,8 @@ impl<L: Log> SourcesView<L> {
         if newest > 0 {
             let mut reader = log.read(topology::SOURCES, Some(ALL), 1).await?;
             loop {
-                let entry = reader.next().await?;
+                let next = timeout(WATCHDOG, reader.next()).await;
+                let entry = next.map_err(|_| Trouble::stalled(topology::SOURCES))??;
                 let sequence = entry.sequence;
                 settled = settled.max(self.recall(&entry)?);
                 if sequence >= newest {
