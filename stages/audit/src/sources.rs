@@ -38,6 +38,18 @@ pub struct SourcesView<L> {
     terms: Option<u64>,
     /// The last frame that was read.
     read: u64,
+    recalled: Recalled,
+}
+
+/// What was taken back of the view.
+#[derive(Default)]
+struct Recalled {
+    /// The last message that was.
+    newest: u64,
+    /// The last one of this partition's sources.
+    own: u64,
+    /// Up to which frame everything is shown by then.
+    settled: u64,
 }
 
 /// A source as the view knows it.
@@ -54,31 +66,18 @@ impl<L: Log> SourcesView<L> {
     pub fn new(context: Context<L>, partition: u16, partitions: u16) -> Self {
         let part = format!("view sources of partition {partition}");
         let name = Name { name: part, label: format!("sources-{partition}") };
-        let (sources, lasts) = Default::default();
-        Self { context, name, partition, partitions, sources, lasts, terms: None, read: 0 }
+        let (sources, lasts, recalled) = Default::default();
+        Self { context, name, partition, partitions, sources, lasts, terms: None, read: 0, recalled }
     }
 
-    /// Takes back what the view shows of this partition's sources.
+    /// Takes back what the view shows of this partition's sources, and goes on behind that.
     async fn resume(&mut self) -> Result<(), Trouble> {
         self.sources.clear();
         self.lasts.clear();
         self.terms = None;
-        let log = self.context.log.clone();
-        let newest = log.last(topology::SOURCES, ALL).await?.map_or(0, |entry| entry.sequence);
-        let mut settled = 0;
-        if newest > 0 {
-            let mut reader = log.read(topology::SOURCES, Some(ALL), 1).await?;
-            loop {
-                let next = timeout(WATCHDOG, reader.next()).await;
-                let entry = next.map_err(|_| Trouble::stalled(topology::SOURCES))??;
-                let sequence = entry.sequence;
-                settled = settled.max(self.recall(&entry)?);
-                if sequence >= newest {
-                    break;
-                }
-            }
-        }
-        let stored = log.extent(&Lane::Allocations.stream(self.partition)).await?.last;
+        self.recalled = Recalled::default();
+        self.recall_all().await?;
+        let (stored, settled) = (self.stored().await?, self.recalled.settled);
         if stored < settled {
             return Err(Trouble::Contradiction(Contradiction(format!(
                 "the view of sources shows frame {settled} of {}, which ends at {stored}: it lost acknowledged frames; \
@@ -90,8 +89,30 @@ impl<L: Log> SourcesView<L> {
         Ok(())
     }
 
-    /// Takes in a message of the view; gives up to which frame of this partition everything is shown by it.
-    fn recall(&mut self, entry: &Entry) -> Result<u64, Contradiction> {
+    /// The last frame of allocations.
+    async fn stored(&self) -> Result<u64, Trouble> {
+        Ok(self.context.log.extent(&Lane::Allocations.stream(self.partition)).await?.last)
+    }
+
+    /// Takes back what the view has beyond what was taken back before.
+    async fn recall_all(&mut self) -> Result<(), Trouble> {
+        let log = self.context.log.clone();
+        let newest = log.last(topology::SOURCES, ALL).await?.map_or(0, |entry| entry.sequence);
+        if newest <= self.recalled.newest {
+            return Ok(());
+        }
+        let mut reader = log.read(topology::SOURCES, Some(ALL), self.recalled.newest + 1).await?;
+        while self.recalled.newest < newest {
+            let next = timeout(WATCHDOG, reader.next()).await;
+            let entry = next.map_err(|_| Trouble::stalled(topology::SOURCES))??;
+            self.recall(&entry)?;
+            self.recalled.newest = entry.sequence;
+        }
+        Ok(())
+    }
+
+    /// Takes in a message of the view.
+    fn recall(&mut self, entry: &Entry) -> Result<(), Contradiction> {
         let state: SourceState = serde_json::from_slice(&entry.payload).map_err(|error| {
             Contradiction(format!(
                 "message {} of sources cannot be read ({error}); something else published it: remove it",
@@ -99,13 +120,15 @@ impl<L: Log> SourcesView<L> {
             ))
         })?;
         if topology::partition(&state.source, self.partitions) != self.partition {
-            return Ok(0);
+            return Ok(());
         }
+        self.recalled.own = entry.sequence;
+        self.recalled.settled = self.recalled.settled.max(topology::settled(entry));
         let name = state.source.clone();
         self.lasts.insert(entry.subject.to_string(), entry.sequence);
         // When it was stored is not known here: it may have been just now.
         self.sources.insert(name, Shown { state, due_since: None, next: Instant::now() + INTERVAL });
-        Ok(topology::settled(entry))
+        Ok(())
     }
 
     /// Takes in a frame of allocations.
@@ -244,11 +267,12 @@ impl<L: Log> Part for SourcesView<L> {
         Ok(())
     }
 
+    /// What this process has read may be shown by nobody, where its own append was refused; and what is shown of other
+    /// partitions says nothing of this one.
     async fn standing(&mut self) -> Result<Standing, Trouble> {
-        let log = &self.context.log;
-        let newest = log.last(topology::SOURCES, ALL).await?;
-        let stored = log.extent(&Lane::Allocations.stream(self.partition)).await?.last;
-        Ok(Standing { output: newest.map_or(0, |entry| entry.sequence), waiting: stored > self.read })
+        self.recall_all().await?;
+        let Recalled { own, settled, .. } = self.recalled;
+        Ok(Standing { output: own, waiting: self.stored().await? > settled })
     }
 }
 
