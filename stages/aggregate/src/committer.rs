@@ -25,7 +25,7 @@ use jackpot_core::terms::Terms;
 use jackpot_core::topology::{self, Lane};
 
 use crate::books::{self, Books, CommitInput, ThawError};
-use crate::commit::Committed;
+use crate::commit::{Committed, Cut};
 use crate::postings::Taken;
 use crate::views::exact::settle;
 
@@ -36,9 +36,9 @@ const QUEUE_FRAMES_MAX: usize = 64;
 /// Who stands by computes the others' commits when so many have come: a takeover is then near, and readers are not
 /// opened for every commit.
 const FOLLOW_COMMITS: u64 = 64;
-/// So often in a row a partition's log must be found shorter than what was committed of it before that is believed; see
-/// `jackpot_core::runner`.
-const SHORT_BELIEVED: u32 = 3;
+/// So often in a row a partition's log must be found shorter than what was committed of it, or the terms of its frames
+/// be missing, before that is believed; see `jackpot_core::runner`.
+const DOUBTS_BELIEVED: u32 = 3;
 
 /// How the ledger runs.
 #[derive(Debug, Clone)]
@@ -68,6 +68,8 @@ pub struct Committer<L: Log> {
     folded: u64,
     /// The commit behind which the last one was taken.
     archived: u64,
+    /// How often in a row the terms of a partition's next frame were not to be had.
+    missing: u32,
 }
 
 /// What of a partition is read and waits.
@@ -107,6 +109,7 @@ impl<L: Log> Committer<L> {
             desk: None,
             folded: 0,
             archived: 0,
+            missing: 0,
         }
     }
 
@@ -202,7 +205,7 @@ impl<L: Log> Committer<L> {
             if computed < last.sequence {
                 return Err(contradiction.into());
             }
-            if self.shorts < SHORT_BELIEVED {
+            if self.shorts < DOUBTS_BELIEVED {
                 return Err(Trouble::Transient(contradiction.to_string().into()));
             }
             self.stop(feed, &contradiction);
@@ -294,7 +297,9 @@ impl<L: Log> Committer<L> {
     async fn cut(&mut self, feeds: &mut [Feed<L::Reader>]) -> Result<Option<(Committed, u64)>, Trouble> {
         let books = self.books.as_ref().expect("resume has made them");
         let (number, previous) = (books.number() + 1, books.digest());
-        let (frames, mut terms) = self.take(books, feeds).await?;
+        let (cut, revision) = (books.cut(), books.terms());
+        let (frames, mut terms) = self.take(cut, revision, feeds).await?;
+        let books = self.books.as_ref().expect("resume has made them");
         let mut positions: Vec<_> = books.partitions().iter().map(|consumed| consumed.frame).collect();
         for taken in &frames {
             positions[usize::from(taken.frame.header.partition)] = taken.frame.header.sequence;
@@ -351,23 +356,28 @@ impl<L: Log> Committer<L> {
 
     /// Frames for one commit, in turn from each partition until it is full, and the revision that they take up.
     async fn take(
-        &self,
-        books: &Books,
+        &mut self,
+        mut cut: Cut,
+        mut revision: u64,
         feeds: &mut [Feed<L::Reader>],
     ) -> Result<(Vec<Taken>, Option<Arc<Terms>>), Trouble> {
-        let (mut cut, mut frames, mut terms) = (books.cut(), Vec::new(), None);
-        let mut revision = books.terms();
+        let (mut frames, mut terms) = (Vec::new(), None);
         while feeds.iter().any(|feed| !feed.queue.is_empty()) {
             for feed in feeds.iter_mut() {
                 let Some(next) = feed.queue.front() else { continue };
                 match self.terms_for(revision, next.frame.header.terms).await {
                     Ok(None) => {}
                     Ok(Some(newer)) => {
+                        self.missing = 0;
                         cut.learn(&newer);
                         revision = newer.revision;
                         terms = Some(newer);
                     }
                     Err(Trouble::Contradiction(contradiction)) => {
+                        self.missing += 1;
+                        if self.missing < DOUBTS_BELIEVED {
+                            return Err(Trouble::Transient(contradiction.to_string().into()));
+                        }
                         self.stop(feed, &contradiction);
                         continue;
                     }

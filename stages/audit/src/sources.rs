@@ -77,7 +77,7 @@ impl<L: Log> SourcesView<L> {
         self.terms = None;
         self.recalled = Recalled::default();
         self.recall_all().await?;
-        let (stored, settled) = (self.stored().await?, self.recalled.settled);
+        let (stored, settled) = (self.frames_stored().await?, self.recalled.settled);
         if stored < settled {
             return Err(Trouble::Contradiction(Contradiction(format!(
                 "the view of sources shows frame {settled} of {}, which ends at {stored}: it lost acknowledged frames; \
@@ -90,7 +90,7 @@ impl<L: Log> SourcesView<L> {
     }
 
     /// The last frame of allocations.
-    async fn stored(&self) -> Result<u64, Trouble> {
+    async fn frames_stored(&self) -> Result<u64, Trouble> {
         Ok(self.context.log.extent(&Lane::Allocations.stream(self.partition)).await?.last)
     }
 
@@ -272,7 +272,7 @@ impl<L: Log> Part for SourcesView<L> {
     async fn standing(&mut self) -> Result<Standing, Trouble> {
         self.recall_all().await?;
         let Recalled { own, settled, .. } = self.recalled;
-        Ok(Standing { output: own, waiting: self.stored().await? > settled })
+        Ok(Standing { output: own, waiting: self.frames_stored().await? > settled })
     }
 }
 
