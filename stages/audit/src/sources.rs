@@ -246,6 +246,9 @@ impl<L: Log> Part for SourcesView<L> {
                 }
                 () = sleep_until(at), if due.is_some() => {
                     let (name, _) = due.expect("this branch is taken only when a source is due");
+                    while let Some(entry) = reader.ready() {
+                        self.take(&entry?).await?;
+                    }
                     let append = self.show(&name);
                     let subject = append.subject.clone();
                     appender.send(append).await?;
