@@ -46,7 +46,7 @@ pub struct Args {
     /// How many lanes, fixed for ever; 4 where there is no data yet.
     #[arg(long, value_name = "N", value_parser = init::partitions_parser())]
     partitions: Option<u16>,
-    /// Use this running NATS server instead of an own one; NATS_URL counts where no --nats-port is given.
+    /// Use this running NATS server instead of an own one; NATS_URL counts where it is not empty and no --nats-port is given.
     #[arg(long, value_name = "URL", conflicts_with = "nats_port")]
     nats: Option<String>,
     #[arg(long, env = "NATS_URL", hide = true, value_name = "URL")]
@@ -248,7 +248,8 @@ fn say_where(
 impl Args {
     /// The running server to use; `None` for an own one.
     fn server(&self) -> Option<&str> {
-        let from_environment = || self.nats_url.as_deref().filter(|_| self.nats_port.is_none());
+        let given = |url: &&str| !url.is_empty() && self.nats_port.is_none();
+        let from_environment = || self.nats_url.as_deref().filter(given);
         self.nats.as_deref().or_else(from_environment)
     }
 
@@ -288,5 +289,32 @@ fn free(port: u16, whose: &str) -> anyhow::Result<()> {
     match std::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)) {
         Ok(_) => Ok(()),
         Err(error) => bail!("port {port} for {whose} cannot be used ({error}); give another --metrics-port"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_server_that_runs_is_used_where_one_is_named() {
+        let check = |flags: &[&str], expect: Option<&str>| {
+            let line = ["up", "--nats-url", ""].iter().chain(flags);
+            assert_eq!(Line::parse_from(line).args.server(), expect, "{flags:?}");
+        };
+        check(&[], None);
+        check(&["--nats", "a"], Some("a"));
+        let args = |flags: &[&str]| Line::parse_from(["up", "--nats-url", "b"].iter().chain(flags)).args;
+        assert_eq!(args(&[]).server(), Some("b"));
+        assert_eq!(args(&["--nats", "a"]).server(), Some("a"));
+        assert_eq!(args(&["--nats-port", "1"]).server(), None);
     }
 }

@@ -54,6 +54,12 @@ fn usage_is_2() {
 fn a_value_that_cannot_be_used_is_78() {
     check_failure(&["wait", "--nats", NOBODY, "--timeout", "soon"], 78, "--timeout");
     check_failure(&["wait", "--nats", "http://127.0.0.1:1"], 78, "http://127.0.0.1:1");
+    check_failure(&["wait", "--nats", ""], 78, "is no NATS URL");
+    check_failure(
+        &["wait", "--nats", NOBODY, "--tls-ca", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")],
+        78,
+        "is no PEM file",
+    );
     check_failure(&["totals", "--nats", NOBODY, "--since", "yesterday"], 78, "--since");
     check_failure(&["totals", "--nats", NOBODY, "--creds", "/no/such/file"], 78, "--creds /no/such/file");
     check_failure(&["load", "--nats", NOBODY, "--rate", "0", "--seconds", "1"], 78, "--rate");

@@ -35,6 +35,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// The longest wait between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// How each part of a PEM file begins.
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 
 /// How to connect.
 #[derive(Debug, Clone)]
@@ -383,10 +385,14 @@ struct StreamState {
 fn servers(url: &str) -> Result<Vec<async_nats::ServerAddr>, ConnectError> {
     url.split(',')
         .map(|one| {
-            one.trim().parse().map_err(|cause: std::io::Error| ConnectError::Settings {
+            let unusable = |cause: Cause| ConnectError::Settings {
                 what: format!("{one:?} is no NATS URL; write nats://host:port"),
-                cause: cause.into(),
-            })
+                cause,
+            };
+            match one.trim() {
+                "" => Err(unusable("it is empty".into())),
+                one => one.parse().map_err(|cause: std::io::Error| unusable(cause.into())),
+            }
         })
         .collect()
 }
@@ -419,11 +425,11 @@ async fn options(name: &str, settings: &ConnectSettings) -> Result<Observed, Con
         options = options.custom_inbox_prefix(prefix);
     }
     if let Some(ca) = &settings.tls_ca {
-        options = options.add_root_certificates(readable(ca).await?).require_tls(true);
+        options = options.add_root_certificates(pem(ca).await?).require_tls(true);
     }
     match (&settings.tls_cert, &settings.tls_key) {
         (Some(cert), Some(key)) => {
-            let (cert, key) = (readable(cert).await?, readable(key).await?);
+            let (cert, key) = (pem(cert).await?, pem(key).await?);
             options = options.add_client_certificate(cert, key).require_tls(true);
         }
         (None, None) => {}
@@ -442,15 +448,17 @@ async fn options(name: &str, settings: &ConnectSettings) -> Result<Observed, Con
     Ok((options, losses, slow_consumers))
 }
 
-/// The path, once it is known that the file can be opened: a wrong path must not look like a server that is away.
-async fn readable(path: &Path) -> Result<PathBuf, ConnectError> {
-    match tokio::fs::File::open(path).await {
-        Ok(_) => Ok(path.to_path_buf()),
-        Err(cause) => {
-            let what = format!("{} cannot be read", path.display());
-            Err(ConnectError::Settings { what, cause: cause.into() })
-        }
+/// The path, once it is known that the file is PEM: a wrong file must not look like a server that is away.
+async fn pem(path: &Path) -> Result<PathBuf, ConnectError> {
+    let unusable = |why: &str, cause: Cause| {
+        let what = format!("{} {why}", path.display());
+        ConnectError::Settings { what, cause }
+    };
+    let read = tokio::fs::read(path).await.map_err(|cause| unusable("cannot be read", cause.into()))?;
+    if !read.windows(PEM_BEGIN.len()).any(|bytes| bytes == PEM_BEGIN) {
+        return Err(unusable("is no PEM file", "nothing begins in it".into()));
     }
+    Ok(path.to_path_buf())
 }
 
 /// Between nothing and a bound that doubles from 50 ms to [`RECONNECT_MAX`], so that a fleet does not come at once.
@@ -484,6 +492,10 @@ mod tests {
         };
         let none = ConnectSettings::default;
         check(none(), "http://127.0.0.1", "is no NATS URL").await;
+        check(none(), "", "is no NATS URL").await;
+        check(none(), "127.0.0.1,", "is no NATS URL").await;
+        let tls_ca = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into());
+        check(ConnectSettings { tls_ca, ..none() }, "127.0.0.1", "Cargo.toml is no PEM file").await;
         let creds = Some("/nowhere/creds".into());
         check(ConnectSettings { creds, ..none() }, "127.0.0.1", "/nowhere/creds").await;
         let tls_ca = Some("/nowhere/ca.pem".into());
