@@ -1,7 +1,7 @@
 //! `jackpot status`: who works on what, how far it is, and what stands in the way.
 //! Positions and lag come from the streams; who works, and why somebody stopped, from the processes themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
@@ -94,8 +94,22 @@ async fn rows(log: &JetStream) -> anyhow::Result<Vec<Row>> {
         let position = log.extent(view).await?.last;
         rows.push(row(&reports, StageName::Aggregate, &format!("view {view}"), position, 0));
     }
+    let others = other_parts(&reports, &rows);
+    for (stage, part) in others {
+        let position = log.extent(topology::SOURCES).await?.last;
+        rows.push(row(&reports, stage, &part, position, 0));
+    }
     rows.sort_by(|a, b| (a.stage, &a.part).cmp(&(b.stage, &b.part)));
     Ok(rows)
+}
+
+/// Parts that processes tell of beyond those: the view `sources`, of which each partition has its own part.
+fn other_parts(reports: &[Report], rows: &[Row]) -> BTreeSet<(StageName, String)> {
+    let told = reports.iter().flat_map(|report| report.parts.iter().map(|told| (report.stage, &told.part)));
+    let known = |(stage, part): &(StageName, &String)| {
+        rows.iter().any(|row| row.stage == *stage && row.part == **part)
+    };
+    told.filter(|told| !known(told)).map(|(stage, part)| (stage, part.clone())).collect()
 }
 
 /// The ledger: each partition as it is consumed, then the commits.
@@ -280,6 +294,15 @@ mod tests {
             (row(1).owners, row(1).condition.as_str(), row(1).why.as_deref()),
             (vec![], "stopped", Some("look"))
         );
+    }
+
+    #[test]
+    fn a_part_that_has_no_row_yet_gets_one() {
+        let reports = [report("a", "stopped", Some("look")), report("b", "running", None)];
+        let rows = [row(&reports, StageName::Audit, "partition 1", 1, 0)];
+        let others = other_parts(&reports, &rows);
+        assert_eq!(Vec::from_iter(others), [(StageName::Audit, "partition 0".to_owned())]);
+        assert!(other_parts(&reports, &[row(&reports, StageName::Audit, "partition 0", 1, 0)]).is_empty());
     }
 
     #[test]
