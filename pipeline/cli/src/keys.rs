@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jackpot_core::keys::{self, Key, Keys};
 use jackpot_core::log::{Log, LogError};
+use jackpot_core::settings::file_name;
 use jackpot_core::terms::store::{self, StoreError};
 use jackpot_core::terms::{Fault, Terms};
 use jackpot_core::time::Millis;
@@ -23,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct KeysFlag {
     /// The secrets of the keys that the terms name, a line each: `<key id> whsec_<base64>`.
-    #[arg(id = "keys", long, env = "JACKPOT_KEYS", value_name = "FILE")]
+    #[arg(id = "keys", long, env = "JACKPOT_KEYS", value_name = "FILE", value_parser = file_name())]
     pub file: Option<PathBuf>,
 }
 

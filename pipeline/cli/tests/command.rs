@@ -62,6 +62,9 @@ fn a_value_that_cannot_be_used_is_78() {
     );
     check_failure(&["totals", "--nats", NOBODY, "--since", "yesterday"], 78, "--since");
     check_failure(&["totals", "--nats", NOBODY, "--creds", "/no/such/file"], 78, "--creds /no/such/file");
+    check_failure(&["totals", "--nats", NOBODY, "--creds", ""], 78, "--creds ");
+    check_failure(&["up", "--keys", ""], 78, "--keys ");
+    check_failure(&["totals", "--nats", ""], 78, "is no NATS URL");
     check_failure(&["load", "--nats", NOBODY, "--rate", "0", "--seconds", "1"], 78, "--rate");
     check_failure(
         &["load", "--nats", NOBODY, "--rate", "1", "--seconds", "1", "--batch", "501"],

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::recovery::Backoff;
 use crate::refusal::StageName;
 use crate::runner::Context;
-use crate::settings::{EXIT_CONFIG, EXIT_DRAINED, Mistakes, StageArgs, StageSettings};
+use crate::settings::{EXIT_CONFIG, EXIT_DRAINED, EXIT_USAGE, Mistakes, StageArgs, StageSettings};
 use crate::status;
 use crate::telemetry;
 use crate::terms::cache::TermsCache;
@@ -78,9 +79,10 @@ pub fn main<P: Program>() -> ExitCode {
         .name(P::STAGE.as_str())
         .version(env!("CARGO_PKG_VERSION"))
         .about(format!("The {} stage of the jackpot pipeline", P::STAGE));
-    let cli = match Cli::<P::Args>::from_arg_matches(&command.get_matches()) {
+    let matches = command.try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::<P::Args>::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return usage(&error),
     };
     let mut mistakes = Mistakes::default();
     let (settings, own) = (cli.stage.check(&mut mistakes), P::check(&cli.own, &mut mistakes));
@@ -104,10 +106,13 @@ async fn run<P: Program>(args: StageArgs, settings: StageSettings, own: P::Setti
     let (listener, address) = match admin::bind(settings.metrics_port).await {
         Ok(bound) => bound,
         Err(error) => {
-            return fail(&format!(
+            let what = format!(
                 "port {} cannot be served ({error}); choose another --metrics-port",
                 settings.metrics_port
-            ));
+            );
+            // A port that is taken may be free later; one that is not allowed will not be.
+            let allowed = error.kind() != std::io::ErrorKind::PermissionDenied;
+            return if allowed { fail(&what) } else { refuse(&[what]) };
         }
     };
     info!(
@@ -259,6 +264,17 @@ fn leave(stage: StageName, end: &End) -> ExitCode {
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     error!("{error}");
     ExitCode::FAILURE
+}
+
+/// What clap says of the command line. A value that is no text is one that cannot be used, and no wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing is left to be done where even this cannot be printed.
+    drop(error.print());
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        ErrorKind::InvalidUtf8 => ExitCode::from(EXIT_CONFIG),
+        _ => ExitCode::from(EXIT_USAGE),
+    }
 }
 
 fn refuse(mistakes: &[String]) -> ExitCode {

@@ -1,13 +1,18 @@
 //! Settings, from flags or the environment, parsed once. All mistakes are reported together, and lead to exit
 //! code 78: no restart will mend them. Nothing that names a place has a default.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
 use crate::limits;
-use crate::log::jetstream::ConnectSettings;
+use crate::log::jetstream::{self, ConnectSettings};
 use crate::telemetry::LogFormat;
 
+/// The exit code for a command line that is not of the command's form, as clap has it.
+pub const EXIT_USAGE: u8 = 2;
 /// The exit code for settings that no restart will mend (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
 /// The exit code after a drain on SIGTERM: a Kubernetes Job counts 0 as complete (operations, trap 1).
@@ -28,17 +33,33 @@ pub struct BrokerArgs {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Credentials {
     /// A credentials file (JWT and seed)
-    #[arg(long, env = "NATS_CREDS", value_name = "FILE")]
+    #[arg(long, env = "NATS_CREDS", value_name = "FILE", value_parser = file_name())]
     pub creds: Option<PathBuf>,
     /// The certificate authority that signed the server's certificate (PEM); the connection must be encrypted then
-    #[arg(long, env = "NATS_TLS_CA", value_name = "FILE")]
+    #[arg(long, env = "NATS_TLS_CA", value_name = "FILE", value_parser = file_name())]
     pub tls_ca: Option<PathBuf>,
     /// The client's certificate (PEM), with --tls-key
-    #[arg(long, env = "NATS_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    #[arg(long, env = "NATS_TLS_CERT", value_name = "FILE", value_parser = file_name(), requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// The client's key (PEM), with --tls-cert
-    #[arg(long, env = "NATS_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env = "NATS_TLS_KEY", value_name = "FILE", value_parser = file_name(), requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+}
+
+impl BrokerArgs {
+    /// Checks where the broker is, and that the files that are named can be read.
+    fn check(&self, mistakes: &mut Mistakes) {
+        let url = jetstream::is_url(&self.nats).then_some(());
+        mistakes.check("--nats", &self.nats, url, "give URLs such as nats://host:4222, separated by commas");
+        let Credentials { creds, tls_ca, tls_cert, tls_key } = &self.credentials;
+        for (flag, file) in
+            [("--creds", creds), ("--tls-ca", tls_ca), ("--tls-cert", tls_cert), ("--tls-key", tls_key)]
+        {
+            if let Some(file) = file {
+                mistakes.file(flag, file);
+            }
+        }
+    }
 }
 
 impl Credentials {
@@ -126,6 +147,13 @@ impl Mistakes {
         self.check(flag, value, parse_duration(value), "give a duration such as 500ms, 30s or 5m")
     }
 
+    /// Checks that a file can be opened.
+    pub fn file(&mut self, flag: &str, file: &Path) -> Option<()> {
+        let opened = File::open(file).map(drop);
+        let why = opened.as_ref().err().map(|error| format!("name a file that can be read ({error})"));
+        self.check(flag, &file.display().to_string(), opened.ok(), &why.unwrap_or_default())
+    }
+
     /// All mistakes, when there are any.
     pub fn finish(self) -> Result<(), Vec<String>> {
         if self.0.is_empty() { Ok(()) } else { Err(self.0) }
@@ -135,6 +163,7 @@ impl Mistakes {
 impl StageArgs {
     /// Checks everything that flags of all stages say.
     pub fn check(&self, mistakes: &mut Mistakes) -> Option<StageSettings> {
+        self.broker.check(mistakes);
         let port = self.metrics_port.parse().ok();
         let port = mistakes.check("--metrics-port", &self.metrics_port, port, "give a port from 0 to 65535");
         let stand_by = mistakes.duration("--stand-by", &self.stand_by);
@@ -156,6 +185,11 @@ impl StageArgs {
             log: log?,
         })
     }
+}
+
+/// Takes the name of a file as it is, the empty one too: that a file cannot be read is said with all other mistakes.
+pub fn file_name() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Reads a whole number and a unit: `ms`, `s`, `m` or `h`.

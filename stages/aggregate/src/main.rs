@@ -1,6 +1,7 @@
 //! The `aggregate` stage as a process: the committer, and the views of what it commits.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use aggregate::committer::{Committer, Settings};
 use aggregate::views::exact::{ExactView, Kind};
@@ -37,8 +38,11 @@ impl Program for Process {
     fn check(args: &Args, mistakes: &mut Mistakes) -> Option<Settings> {
         let workers = args.workers.parse().ok().filter(|workers| (1..=64).contains(workers));
         let workers = mistakes.check("--workers", &args.workers, workers, "give a number from 1 to 64");
-        let max_skew = mistakes.duration("--max-skew", &args.max_skew);
-        let max_skew_s = max_skew.and_then(|skew| u32::try_from(skew.as_secs()).ok());
+        let whole = |skew: Duration| u32::try_from(skew.as_secs()).ok().filter(|_| skew.subsec_nanos() == 0);
+        let max_skew_s = mistakes.duration("--max-skew", &args.max_skew).and_then(|skew| {
+            let form = "give whole seconds, at most 4294967295s";
+            mistakes.check("--max-skew", &args.max_skew, whole(skew), form)
+        });
         let seconds =
             args.windows.split(',').map(|word| word.trim().parse().ok()).collect::<Option<Vec<u32>>>();
         let form = "give whole seconds, ascending, such as 1,60,3600";

@@ -9,7 +9,7 @@ use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::service::{self, Program, Running};
-use jackpot_core::settings::Mistakes;
+use jackpot_core::settings::{Mistakes, file_name};
 use jackpot_core::snapshot::{Archivist, Key};
 use validate::KeyFile;
 use validate::intake::{Intake, Settings};
@@ -25,7 +25,7 @@ struct Args {
     #[arg(long, env = "JACKPOT_IDLE_AFTER", value_name = "DURATION", default_value = "1s")]
     idle_after: String,
     /// The secrets of the keys that the terms name, a line each: `<key id> whsec_<base64>`
-    #[arg(long, env = "JACKPOT_KEYS", value_name = "FILE")]
+    #[arg(long, env = "JACKPOT_KEYS", value_name = "FILE", value_parser = file_name())]
     keys: Option<PathBuf>,
 }
 

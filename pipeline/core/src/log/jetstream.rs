@@ -382,19 +382,22 @@ struct StreamState {
     last_seq: u64,
 }
 
+/// Whether this says where servers are: `nats://host:port`, several separated by commas.
+pub fn is_url(url: &str) -> bool {
+    servers(url).is_ok()
+}
+
 fn servers(url: &str) -> Result<Vec<async_nats::ServerAddr>, ConnectError> {
-    url.split(',')
-        .map(|one| {
-            let unusable = |cause: Cause| ConnectError::Settings {
-                what: format!("{one:?} is no NATS URL; write nats://host:port"),
-                cause,
-            };
-            match one.trim() {
-                "" => Err(unusable("it is empty".into())),
-                one => one.parse().map_err(|cause: std::io::Error| unusable(cause.into())),
-            }
-        })
-        .collect()
+    let parse = |one: &str| {
+        let address: async_nats::ServerAddr = one.trim().parse()?;
+        // An empty text is read as a server without a host, which would be tried for ever.
+        if address.host().is_empty() { Err(std::io::Error::other("it names no host")) } else { Ok(address) }
+    };
+    let settings = |one: &str, cause: std::io::Error| ConnectError::Settings {
+        what: format!("{one:?} is no NATS URL; write nats://host:port"),
+        cause: cause.into(),
+    };
+    url.split(',').map(|one| parse(one).map_err(|cause| settings(one, cause))).collect()
 }
 
 type Observed = (ConnectOptions, watch::Receiver<u64>, Arc<AtomicU64>);
