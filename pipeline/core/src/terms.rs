@@ -1,5 +1,5 @@
 //! Terms: what is computed — pools, rates, rules, sources — revision by revision (contract, section 4).
-//! The document is the type; what is wrong with one, [`check`] finds; how revisions are kept in the log is in [`store`].
+//! The document is the type; what is wrong with one, `check` finds; how revisions are kept in the log is in [`store`].
 //! What a stage needs of them it compiles for itself.
 
 pub mod cache;

@@ -1,4 +1,4 @@
-//! A document of terms as a tree of JSON in which every value knows where it stands; [`super::check`] reads it.
+//! A document of terms as a tree of JSON in which every value knows where it stands; `check` reads it.
 //! It is own code because a person mends the file by line and column, which no library keeps for values, and because
 //! JSON is strict here (contract, section 1): a bound on nesting, and no string that is no Unicode. A name that stands
 //! twice in one object stays twice in the tree, so that it can be told with everything else.

@@ -43,17 +43,26 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What was found, and at which byte.
+/// References that are compared with every name that could be meant, at most: a person mends a few at a time, and a
+/// document may have thousands of either.
+const COMPARED_MAX: usize = 100;
+
+/// What was found.
 #[derive(Debug, Default)]
-pub struct Findings(Vec<(usize, Fault)>);
+pub struct Findings {
+    /// Each fault, and at which byte.
+    faults: Vec<(usize, Fault)>,
+    /// How many references were compared with names that could be meant.
+    compared: usize,
+}
 
 impl Findings {
     /// All faults, in the order of the document, with their positions in it.
     pub fn finish(mut self, document: &[u8]) -> Vec<Fault> {
-        self.0.sort_by_key(|(at, _)| *at);
+        self.faults.sort_by_key(|(at, _)| *at);
         let mut positions = Positions::new(document);
         let placed =
-            self.0.into_iter().map(|(at, fault)| Fault { position: Some(positions.of(at)), ..fault });
+            self.faults.into_iter().map(|(at, fault)| Fault { position: Some(positions.of(at)), ..fault });
         placed.collect()
     }
 
@@ -69,7 +78,7 @@ impl Findings {
 
     fn push(&mut self, at: usize, place: &str, what: String) {
         let place = if place.is_empty() { "." } else { place };
-        self.0.push((at, Fault { place: place.into(), what, position: None }));
+        self.faults.push((at, Fault { place: place.into(), what, position: None }));
     }
 
     fn expected(&mut self, spot: &Spot<'_>, what: &str) {
@@ -83,6 +92,7 @@ impl Findings {
             return None;
         };
         let known = || shape.required.iter().chain(shape.optional).copied();
+        let all: BTreeSet<_> = given.iter().map(|field| field.name.as_ref()).collect();
         let (mut names, mut found) = (BTreeSet::new(), Vec::new());
         for field in given {
             let place = member(&spot.place, &field.name);
@@ -92,7 +102,7 @@ impl Findings {
             }
             match known().find(|name| *name == field.name) {
                 None => {
-                    let free = known().filter(|name| given.iter().all(|field| field.name != *name));
+                    let free = known().filter(|name| !all.contains(name));
                     self.push(field.at, &place, format!("is unknown here{}", meant(&field.name, free)));
                 }
                 Some(name) if fresh && field.node.value != Value::Null => found.push((name, &field.node)),
@@ -201,7 +211,9 @@ impl Findings {
     pub fn reference(&mut self, spot: &Spot<'_>, known: Option<&Names<'_>>, field: &str) {
         let (Some(name), Some(known)) = (self.text(spot), known) else { return };
         if !known.contains(name) {
-            let meant = meant(name, known.iter().copied());
+            self.compared += 1;
+            let compared = known.iter().copied().filter(|_| self.compared <= COMPARED_MAX);
+            let meant = meant(name, compared);
             self.add(spot, format!("nothing of the name `{}` is listed in `{field}`{meant}", shown(name)));
         }
     }
@@ -246,6 +258,7 @@ impl Findings {
 /// The path of a field: `pools[0].base`, and `pools[0]["a b"]` where the name is none that could be meant.
 fn member(place: &str, name: &str) -> String {
     let plain = !name.is_empty()
+        && name.len() <= SHOWN_MAX
         && !is_secret(name)
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     match (plain, place.is_empty()) {

@@ -397,6 +397,24 @@ fn all_faults_are_told_at_once() {
     assert!(told(document).iter().all(|line| !line.contains("c2VjcmV0")), "no secret is told on");
 }
 
+/// A file that is something else altogether, or a list that was renamed, takes no longer than it must.
+#[test]
+fn many_faults_are_told_too() {
+    let fields: Vec<_> = (0..50_000).map(|i| format!("\"field-{i}\": {i}")).collect();
+    assert_eq!(faults(format!("{{{}}}", fields.join(",")).as_bytes()).len(), 50_000 + 2);
+    let mut document: Value = serde_json::from_str(SOUND).expect("JSON");
+    document["games"] = (0..2_000).map(|i| json!({"game": format!("spin-{i}"), "supplier": ""})).collect();
+    let wrong: Vec<_> = (0..20_000).map(|i| format!("spon-{i}")).collect();
+    document["pools"][0]["games"] = json!(wrong);
+    let found = faults(document.to_string().as_bytes());
+    assert_eq!(found.len(), 20_000);
+    let helped = found.iter().filter(|fault| fault.what.contains("did you mean")).count();
+    assert_eq!(helped, 100, "the first ones are compared with what could be meant");
+    let name = "x".repeat(100_000);
+    let fault = &faults(format!("{{\"{name}\": 1}}").as_bytes())[2];
+    assert!(fault.place.starts_with("[\"xxx") && fault.place.chars().count() < 80, "{}", fault.place.len());
+}
+
 #[test]
 fn a_list_that_is_none_makes_no_reference_wrong() {
     let document = SOUND.replace("\"games\": [{\"game\"", "\"games\": {}, \"jackpots\": [{\"game\"");
