@@ -129,6 +129,27 @@ fn every_field_is_described() {
     }
 }
 
+#[test]
+fn names_of_fields_are_snake_case() {
+    fn names<'a>(schema: &'a Value, found: &mut Vec<&'a str>) {
+        found.extend(schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()));
+        match schema {
+            Value::Object(fields) => fields.values().for_each(|inner| names(inner, found)),
+            Value::Array(items) => items.iter().for_each(|inner| names(inner, found)),
+            _ => {}
+        }
+    }
+    for (schema_name, schema) in schemas() {
+        let mut found = Vec::new();
+        names(&schema, &mut found);
+        assert!(!found.is_empty(), "{schema_name}");
+        for name in found {
+            let plain = name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_');
+            assert!(plain && !name.starts_with('_') && !name.ends_with('_'), "{schema_name}: {name}");
+        }
+    }
+}
+
 fn check_described(place: &str, schema: &Value, root: &Value) {
     let shared = schema["$ref"].as_str().and_then(|target| root.pointer(target.strip_prefix('#')?));
     let described = |schema: &Value| schema["description"].is_string();

@@ -1,6 +1,7 @@
 //! The stage as the runner drives it: ingress in, frames out, and the state that follows from them.
 
 mod alarms;
+mod bounds;
 mod cuts;
 mod halts;
 mod memory;

@@ -94,6 +94,24 @@ fn nobody_is_faster_than_1000_km_h() {
 }
 
 #[test]
+fn distances_are_those_of_great_circles() {
+    let at = |latitude, longitude| Point { latitude, longitude, accuracy_m: 0.0 };
+    let metres = |from: Point, to: Point| {
+        assert_eq!(geometry::gap_m(&from, &to).to_bits(), geometry::gap_m(&to, &from).to_bits());
+        geometry::metres(geometry::gap_m(&from, &to))
+    };
+    // A quarter and a half of the way around, over the pole, and along a parallel, which is a detour.
+    assert_eq!(metres(at(0.0, 0.0), at(0.0, 90.0)), "10007557");
+    assert_eq!(metres(at(0.0, -180.0), at(0.0, 0.0)), "20015114");
+    assert_eq!(metres(at(80.0, 10.0), at(80.0, -170.0)), "2223902");
+    assert_eq!(metres(at(60.0, 0.0), at(60.0, 90.0)), "4604546");
+    // Across the antimeridian, and on it: 0.02 degrees, and nothing.
+    assert_eq!(metres(at(-16.83, 179.99), at(-16.83, -179.99)), "2129");
+    assert_eq!(metres(at(-16.83, 180.0), at(-16.83, -180.0)), "0");
+    assert_eq!(metres(at(90.0, 12.0), at(90.0, -77.0)), "0");
+}
+
+#[test]
 fn no_time_is_infinitely_fast() {
     check(&[visit(SOUTH, 0), visit(SOUTH, 0)], &[HERE, HERE]);
     check(&[visit(SOUTH, 0), visit(SOUTH + 0.000_01, 0)], &[HERE, FAST]);
