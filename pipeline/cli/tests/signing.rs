@@ -199,6 +199,15 @@ fn nats_signed_batches_count_and_a_missing_key_is_waited_for() {
     world.pipeline.stop();
 }
 
+#[test]
+fn the_key_file_may_be_named_by_a_variable() {
+    let mut up = Command::new(env!("CARGO_BIN_EXE_jackpot"));
+    let output = up.arg("up").env("JACKPOT_KEYS", "/no/such/file").output().expect("the command runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert!(said.contains("--keys /no/such/file cannot be used: the key file /no/such/file"), "{said}");
+}
+
 /// The highest batch of the source that was accepted.
 fn highest(world: &World) -> u64 {
     let sources = world.pipeline.json(&["sources"]);

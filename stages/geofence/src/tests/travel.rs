@@ -17,6 +17,8 @@ struct Visit {
     session: u8,
     /// `None`: claimed without coordinates.
     latitude: Option<f64>,
+    /// Claimed beside them.
+    claim: Option<&'static str>,
     accuracy_m: f64,
     /// When the location was checked and the wager made, in milliseconds.
     checked: i64,
@@ -25,7 +27,8 @@ struct Visit {
 }
 
 fn visit(latitude: f64, checked: i64) -> Visit {
-    Visit { source: "eu1", session: 1, latitude: Some(latitude), accuracy_m: 0.0, checked, received: 0 }
+    let (latitude, claim) = (Some(latitude), None);
+    Visit { source: "eu1", session: 1, latitude, claim, accuracy_m: 0.0, checked, received: 0 }
 }
 
 /// The frames of visits, one each.
@@ -34,7 +37,8 @@ fn frames(visits: &[Visit]) -> Vec<Frame<Validated>> {
         let mut symbols = Symbols::default();
         let (game, currency) = (symbols.intern("spin"), symbols.intern("EUR"));
         let (operator, source) = (symbols.intern("acme"), symbols.intern(visit.source));
-        let jurisdiction = visit.latitude.is_none().then(|| symbols.intern("US-NV"));
+        let claim = visit.claim.or(visit.latitude.is_none().then_some("US-NV"));
+        let jurisdiction = claim.map(|code| symbols.intern(code));
         let (longitude, accuracy_m) = (-117.0, visit.accuracy_m);
         let point = visit.latitude.map(|latitude| Point { latitude, longitude, accuracy_m });
         let checked_at = NOW.plus(visit.checked);
@@ -134,6 +138,16 @@ fn only_accepted_places_with_coordinates_count() {
 }
 
 #[test]
+fn a_journey_is_judged_after_its_place_and_before_the_rules_of_that() {
+    let claimed = |claim, visit| Visit { claim: Some(claim), ..visit };
+    // Canada is not listed, and Malta is elsewhere: the one is told after the journey, the other before it.
+    let first = visit(SOUTH, 0);
+    check(&[first, visit(49.5, 1_000)], &[HERE, FAST]);
+    check(&[first, claimed("MT", visit(NORTH, 1_000))], &[HERE, "location_conflict"]);
+    check(&[first, Visit { accuracy_m: 5_000_000.0, ..visit(NORTH, 1_000) }], &[HERE, "location_uncertain"]);
+}
+
+#[test]
 fn a_session_belongs_to_its_source() {
     let elsewhere = Visit { source: "eu2", ..visit(NORTH, 1_000) };
     let another = Visit { session: 2, ..visit(NORTH, 1_000) };
@@ -199,7 +213,7 @@ proptest! {
             .map(|(other, session, latitude, accuracy_m, checked, minutes)| {
                 received += minutes * 60_000;
                 let (source, checked) = (if other { "eu2" } else { "eu1" }, checked * 1_000);
-                Visit { source, session, latitude, accuracy_m, checked, received }
+                Visit { source, session, latitude, claim: None, accuracy_m, checked, received }
             })
             .collect();
         let bytes = |stage: &mut Geofence, frame: Frame<Validated>| {

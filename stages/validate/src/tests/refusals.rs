@@ -373,6 +373,41 @@ fn of_several_faults_the_first_is_told() {
     check(&[currency, future], "unknown_currency");
     check(&[future], "occurred_in_future");
     check(&[("\"hits\":[", "\"hits\":0,\"x\":["), funds], "invalid_field: wagers[0].funds");
+    let twice = [wager("s", 1), wager("s", 1).replacen(future.0, future.1, 1), wager("s", 1)];
+    let told = Table::new().judge("lane.0.acme.eu1", batch("eu1", 5, &twice).as_bytes());
+    let reasons: Vec<_> = told.lines().map(|line| line.split(':').next().expect("a word")).collect();
+    assert_eq!(reasons, ["1 stand", "occurred_in_future", "duplicate_interaction"]);
+}
+
+/// Each body has all the faults of those after it, too.
+#[test]
+fn of_several_faults_of_a_batch_the_first_is_told() {
+    let mut table = Table::new();
+    let unsigned = batch("signed", 5, &[wager("s", 1)]);
+    let signed_before =
+        signed(message(2, "lane.0.acme.signed", RECORDED_AT, unsigned.clone()), "k1", "signed", 5);
+    assert_eq!(table.judge_entry(signed_before), "1 stand");
+    let unknown = unsigned.replace("acme", "other");
+    let elsewhere = unknown.replace("\"signed\"", "\"elsewhere\"");
+    let empty = elsewhere.replace("\"wagers\":[", "\"wagers\":[],\"x\":[");
+    let unsupported = empty.replace("wager-batch/1", "wager-batch/7");
+    let shapeless = unsupported.replace("\"wager-batch/7\"", "7");
+    let broken = shapeless.replace("\"x\":[", "\"x\":[,");
+    for (subject, body, expect) in [
+        ("lane.0.other.signed", &broken, "malformed: the body is no JSON"),
+        ("lane.0.other.signed", &shapeless, "malformed: schema must be"),
+        ("lane.0.other.signed", &unsupported, "unsupported_schema: "),
+        ("lane.0.other.signed", &empty, "malformed: wagers must have 1 to 500 entries"),
+        ("lane.0.other.signed", &elsewhere, "subject_mismatch: "),
+        ("lane.0.other.signed", &unknown, "unknown_source: "),
+        ("lane.0.acme.signed", &unsigned, "bad_signature: "),
+    ] {
+        let told = table.judge(subject, body.as_bytes());
+        assert!(told.contains(expect), "{expect} and not {told}");
+    }
+    let again =
+        signed(message(table.next + 1, "lane.0.acme.signed", RECORDED_AT, unsigned), "k1", "signed", 5);
+    assert!(table.judge_entry(again).contains("duplicate_batch: "));
 }
 
 #[test]
