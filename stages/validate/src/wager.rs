@@ -501,6 +501,7 @@ impl fmt::Display for And<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0, self.1) {
             (Field::Session | Field::Player, Value::String(_)) => Ok(()),
+            (Field::Session | Field::Player, other) => write!(f, ", and is {}", other.kind()),
             (_, value) => write!(f, ", and is {}", Shown(value)),
         }
     }

@@ -256,7 +256,8 @@ fn wagers_are_judged_field_by_field() {
     check(&wager("s", 1), "null", "invalid_field: wagers[0] must be an object, and is null");
     const TOKEN: &str = "must be a string of 1 to 64 printable ASCII characters without space";
     invalid("\"s\"", "\"a b\"", &format!("session {TOKEN}"));
-    invalid("\"s\"", "7", &format!("session {TOKEN}, and is the number 7"));
+    invalid("\"s\"", "7", &format!("session {TOKEN}, and is a number"));
+    invalid("\"p-6f1c\"", "441632960961", &format!("player {TOKEN}, and is a number"));
     invalid("\"s\"", "null", "session is missing");
     check("\"s\"", &format!("\"{}\"", "x".repeat(64)), "");
     invalid("\"s\"", &format!("\"{}\"", "x".repeat(65)), &format!("session {TOKEN}"));
