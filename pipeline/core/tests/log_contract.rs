@@ -1030,6 +1030,30 @@ mod nats_server_alone {
         assert_eq!(world.log.get("s", 3).await.unwrap().unwrap().headers, [("My Header".into(), "1".into())]);
     }
 
+    /// A client that writes its headers wrongly does so in each message.
+    #[tokio::test]
+    async fn many_headers_that_the_client_cannot_read_cost_few_losses() {
+        let world = NatsWorld::new().await;
+        world.create(stream("s")).await;
+        for _ in 0..200 {
+            publish_raw(&world, "NATS/1.0\r\nno header at all\r\n\r\n").await;
+        }
+        let mut read = Vec::new();
+        while read.len() < 200 {
+            let from = read.last().copied().unwrap_or(0) + 1;
+            let Ok(mut reader) = world.log.read("s", None, from).await else { continue };
+            while let Ok(entry) = reader.next().await {
+                read.push(entry.sequence);
+                if read.len() == 200 {
+                    break;
+                }
+            }
+        }
+        assert_eq!(read, (1..=200).collect::<Vec<_>>());
+        let losses = world.log.stats().disconnects;
+        assert!(losses < 40, "{losses}");
+    }
+
     /// A runner that has opened its reader asks for this and that before it reads on.
     #[tokio::test]
     async fn a_loss_that_comes_while_the_reader_is_left_alone_counts_too() {

@@ -40,6 +40,9 @@ const PULL_BYTES_MIN: usize = limits::READ_AHEAD_BYTES / 2;
 const STRETCH_MAX: u64 = 64;
 /// Losses of the connection at one place, after which the message there is suspected.
 const LOSSES_SUSPICIOUS: u32 = 2;
+/// Each further loss in the same stretch lets one more message behind it be taken with care, up to so many: whoever
+/// stores one message that cannot be parsed mostly stores more.
+const AHEAD_MAX: u64 = 1_024;
 
 const _: () = assert!(PULL_BYTES_MIN > limits::MESSAGE_BYTES_MAX, "a pull must be able to hold any message");
 
@@ -405,7 +408,8 @@ impl Suspects {
         let suspicious = suspect.losses >= LOSSES_SUSPICIOUS && from <= last;
         // From further away the consumer brings what lies before, and dies at the stretch if it must.
         let near = from.saturating_add(STRETCH_MAX) >= *suspect.stretch.start();
-        (suspicious && near).then_some(last)
+        let ahead = u64::from(suspect.losses.saturating_sub(LOSSES_SUSPICIOUS)).min(AHEAD_MAX);
+        (suspicious && near).then_some(last.saturating_add(ahead))
     }
 
     /// The suspected message is this one: who starts at it again is to be careful again.
