@@ -124,6 +124,7 @@ fn nats_every_field_is_what_the_contract_says() {
         "the banner names what a trial may lose: {:?}",
         pipeline.said
     );
+    check_idle_watermarks(&record);
     check_totals(&record);
     check_hits(&record, at);
     check_source(&pipeline, &record);
@@ -131,6 +132,87 @@ fn nats_every_field_is_what_the_contract_says() {
     check_quiet_commits(&record);
     check_windows(&record, at);
     check_terms_without_traffic(&pipeline, &record, directory.path());
+    pipeline.stop();
+}
+
+/// Both partitions, also the one that never had an event, follow the clock less the lateness once they are idle.
+fn check_idle_watermarks(record: &Record) {
+    let from = record.count("commits");
+    until("both partitions are idle", || {
+        let commits = record.all("commits").split_off(usize::try_from(from).unwrap());
+        let follows = |entry: &jackpot_core::log::Entry, consumed: &Value| {
+            millis(&consumed["watermark"])
+                .is_some_and(|at| (1_900..4_000).contains(&(entry.recorded_at.0 - at)))
+        };
+        commits
+            .iter()
+            .any(|entry| list(&record::json(entry), "partitions").iter().all(|of| follows(entry, of)))
+    });
+}
+
+/// Of a source whose partition is not idle, event time is the highest `occurred_at` of its accepted wagers less the
+/// lateness; a partition that says nothing holds windows back until the skew is too great.
+#[test]
+fn nats_event_time_advances_by_the_wagers() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = [
+        ("JACKPOT_IDLE_AFTER", "1h"),
+        ("JACKPOT_LATENESS", "5s"),
+        ("JACKPOT_WINDOWS", "1,60"),
+        ("JACKPOT_MAX_SKEW", "100s"),
+    ];
+    let (pipeline, record) = start(directory.path(), &settings);
+    let own = usize::from(topology::partition("acme-1", 2));
+    let now = Millis(Millis::now().second() * 1_000);
+    let watermarks = || {
+        let commit = last(&record, "commits", topology::COMMITS);
+        [own, 1 - own].map(|partition| millis(&list(&commit, "partitions")[partition]["watermark"]))
+    };
+    let mut publish = {
+        let (record, mut number) = (&record, 0);
+        let pipeline = &pipeline;
+        move |at: Millis, amount: &str| {
+            number += 1;
+            let wager = wager(number, at, |wager| wager["amount"] = json!(amount));
+            record.publish(SUBJECT, batch(number, &[wager]));
+            pipeline.wait();
+        }
+    };
+    publish(now.plus(-300_000), "1");
+    assert_eq!(watermarks(), [Some(now.0 - 305_000), None]);
+    publish(now.plus(-400_000), "1");
+    assert_eq!(watermarks(), [Some(now.0 - 305_000), None], "watermarks never go back");
+    publish(now.plus(1_000), "not accepted");
+    assert_eq!(watermarks(), [Some(now.0 - 305_000), None], "refused wagers move nothing");
+    assert_eq!(record.count("windows"), 0, "the other partition has said nothing");
+    // So far ahead that the skew closes all that ends before `now` − 106 s.
+    publish(now.plus(-1_000), "1");
+    assert_eq!(watermarks(), [Some(now.0 - 6_000), None]);
+    until("windows close by the skew", || record.count("windows") > 0);
+    pipeline.wait();
+    let seconds = |window: &Value| millis(&window["window_end"]).unwrap();
+    assert!(record.values("windows").iter().all(|window| seconds(window) <= now.0 - 106_000));
+    // Late by its minute: it counts in the earliest open windows, which hold the watermark of 106 s ago.
+    publish(now.plus(-300_000), "3");
+    publish(now.plus(4_000), "1");
+    publish(now.plus(4_500), "1");
+    let late = || {
+        let windows = record.values("windows");
+        windows
+            .into_iter()
+            .filter(|window| window["pool"] == "yen" && window["late"] != 0)
+            .collect::<Vec<_>>()
+    };
+    until("the late wager's second closes", || late().iter().any(|window| window["seconds"] == 1));
+    let window = late().into_iter().find(|window| window["seconds"] == 1).unwrap();
+    assert_eq!(window["window_start"], json!(Millis(now.0 - 106_000)));
+    assert_eq!(
+        [&window["late"], &window["wagers"], &window["wagered"]],
+        [&json!(1), &json!(1), &json!("480")]
+    );
+    // The running totals are exact either way.
+    let total = last(&record, "totals", "totals.yen.only");
+    assert_eq!([&total["wagers"], &total["wagered"]], [&json!(6), &json!("1280")]);
     pipeline.stop();
 }
 

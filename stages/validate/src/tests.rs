@@ -4,6 +4,7 @@ mod alarms;
 mod bounds;
 mod cuts;
 mod halts;
+mod idle;
 mod memory;
 mod refusals;
 mod resume;
