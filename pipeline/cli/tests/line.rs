@@ -190,6 +190,7 @@ fn nats_output_is_for_people_or_for_programs() {
     check_status(&pipeline);
     check_follow(&pipeline);
     check_publish(&pipeline, directory.path());
+    check_plan(&pipeline, directory.path());
     let sources = pipeline.json(&["sources", "--source", "acme-spin-eu1"]);
     assert_eq!(sources.len(), 1, "{sources:?}");
     let shown: Value = serde_json::from_str(&pipeline.ok(&["terms", "show", "1"])).unwrap();
@@ -347,6 +348,50 @@ fn check_publish(pipeline: &Pipeline, dir: &Path) {
     let bytes: Vec<_> = stored[..batches.len()].iter().map(|entry| entry.payload.to_vec()).collect();
     let lines: Vec<_> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
     assert_eq!(bytes, lines, "each line's bytes unchanged, in their order");
+}
+
+/// Each change with its class and the reason; exit 1 when one is refused, and then `apply` refuses it too.
+fn check_plan(pipeline: &Pipeline, dir: &Path) {
+    let plan = |revision: u64, change: &dyn Fn(&mut Value), code: i32| {
+        let mut terms = input::example_terms();
+        terms["revision"] = json!(revision);
+        change(&mut terms);
+        let file = dir.join("next.json");
+        std::fs::write(&file, terms.to_string()).unwrap();
+        let run = |args: &[&str]| {
+            let args = [&["terms"], args, &[file.to_str().unwrap(), "--nats", &pipeline.url]].concat();
+            let output = jackpot(&args).output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{args:?}: {}", said(&output));
+            output
+        };
+        let changes: Vec<Value> = serde_json::from_slice(&run(&["plan", "--json"]).stdout).unwrap();
+        assert!(changes.iter().all(|change| !text(change, "reason").is_empty()), "{changes:?}");
+        let class = |change: &Value| (text(change, "place").to_owned(), text(change, "class").to_owned());
+        if code == 1 {
+            run(&["apply"]);
+        }
+        let printed = String::from_utf8(run(&["plan"]).stdout).unwrap();
+        assert_eq!(printed.is_empty(), changes.is_empty(), "{printed}");
+        changes.iter().map(class).collect::<Vec<_>>()
+    };
+    let level = |terms: &mut Value, change: &dyn Fn(&mut Value)| change(&mut terms["pools"][0]["levels"][2]);
+    let of =
+        |classes: &[(String, String)]| classes.iter().map(|(_, class)| class.clone()).collect::<Vec<_>>();
+    assert!(plan(1, &|_| {}, 0).is_empty(), "the same document again changes nothing");
+    assert_eq!(
+        of(&plan(1, &|terms| terms["author"] = json!("another"), 1)),
+        ["refused"],
+        "the number is taken"
+    );
+    assert_eq!(of(&plan(3, &|_| {}, 1)), ["refused"], "2 is next");
+    let lower = plan(2, &|terms| level(terms, &|level| level["ceiling"] = json!("100.01")), 0);
+    assert_eq!(lower, [("pools.mega.levels.minor.ceiling".to_owned(), "on_next_hit".to_owned())]);
+    let higher = plan(2, &|terms| level(terms, &|level| level["ceiling"] = json!("1000000")), 0);
+    assert_eq!(of(&higher), ["immediate"]);
+    let gone = plan(2, &|terms| drop(terms["pools"].as_array_mut().unwrap().remove(1)), 1);
+    assert_eq!(gone, [("pools.desert-link".to_owned(), "refused".to_owned())]);
+    let dollars = plan(2, &|terms| terms["pools"][0]["currency"] = json!("USD"), 1);
+    assert_eq!(of(&dollars), ["refused"]);
 }
 
 /// A bounded run ends with 0; settings that no restart will mend, with 78 and all mistakes at once.

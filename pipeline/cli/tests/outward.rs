@@ -17,7 +17,7 @@ use jackpot_core::time::Millis;
 use jackpot_core::topology;
 use serde_json::{Value, json};
 
-use support::model::{list, millis, text};
+use support::model::{list, millis, pico, text};
 use support::pipeline::{Pipeline, STAGES, until};
 use support::record::{self, Record};
 
@@ -132,7 +132,49 @@ fn nats_every_field_is_what_the_contract_says() {
     check_quiet_commits(&record);
     check_windows(&record, at);
     check_terms_without_traffic(&pipeline, &record, directory.path());
+    check_rebuilt_views(&pipeline, &record);
     pipeline.stop();
+}
+
+/// Views may be thrown away: `init` makes their streams anew, and the stages that start fill them from the record.
+fn check_rebuilt_views(pipeline: &Pipeline, record: &Record) {
+    const VIEWS: [&str; 4] = ["hits", "sources", "totals", "windows"];
+    let shown = |view: &'static str| {
+        let all = record.all(view);
+        // Of a thinned view only the last message of each subject is the same again, and of a source it says how far it
+        // was when it was written.
+        let latest: BTreeMap<_, _> =
+            all.iter().map(|entry| (entry.subject.to_string(), record::json(entry))).collect();
+        let mut latest: Vec<_> = latest.into_values().collect();
+        latest.iter_mut().filter(|_| view == "sources").for_each(|state| state["frame"] = Value::Null);
+        let exact = ["hits", "windows"].contains(&view);
+        let all = all.iter().map(record::json).collect::<Vec<_>>();
+        if exact { all } else { latest }
+    };
+    until("every window has closed", || {
+        let totals = pipeline.json(&["totals"]);
+        let windows = record.values("windows");
+        let closed = |total: &Value, seconds: u64| {
+            let own = |window: &&Value| {
+                let named = ["pool", "level"].iter().all(|field| window[*field] == total[*field]);
+                named && window["seconds"] == seconds
+            };
+            let closing = windows.iter().rfind(own).map_or(0, |window| pico(text(window, "closing")));
+            closing == ["current", "reserve", "diversion"].iter().map(|field| pico(text(total, field))).sum()
+        };
+        totals.iter().all(|total| closed(total, 1) && closed(total, 2))
+    });
+    let before = VIEWS.map(shown);
+    for view in VIEWS {
+        record.delete(view);
+    }
+    pipeline.ok(&["init"]);
+    assert!(VIEWS.iter().all(|view| record.count(view) == 0));
+    pipeline.kill("aggregate");
+    pipeline.kill("audit");
+    for (view, before) in VIEWS.into_iter().zip(before) {
+        until(&format!("{view} are as they were"), || record.count(view) > 0 && shown(view) == before);
+    }
 }
 
 /// Both partitions, also the one that never had an event, follow the clock less the lateness once they are idle.

@@ -86,6 +86,14 @@ impl Record {
         })
     }
 
+    /// Removes a stream with all that it holds.
+    pub fn delete(&self, stream: &str) {
+        let subject = format!("$JS.API.STREAM.DELETE.{stream}");
+        let answer = self.handle.block_on(self.log.client().request(subject, "".into())).unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(answer["success"], true, "{answer}");
+    }
+
     /// Runs the model over what was recorded under one revision of the terms.
     pub fn model(&self, terms: &Value) -> model::Outcome {
         let revisions = BTreeMap::from([(terms["revision"].as_u64().unwrap(), terms.clone())]);

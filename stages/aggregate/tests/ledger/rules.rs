@@ -436,12 +436,57 @@ fn a_replay_names_the_first_difference() {
 }
 
 #[test]
-fn yen_are_paid_whole() {
-    let mut yen = (*terms(1, &["mega:grand 10 - 100000 0"])).clone();
-    yen.pools[0].currency = "JPY".into();
-    let mut world = World::new(1);
-    let committed = world.post(&Arc::new(yen), 0, &[sum("mega", 1, 1, "9.9"), hit("mega", "grand", 1)]);
-    assert_eq!(committed.commit.hits[0].payoff.to_string(), "10");
-    assert_eq!(committed.commit.levels[0].current.to_string(), "10.99");
-    assert_eq!(committed.commit.levels[0].display.to_string(), "10");
+fn payoffs_are_whole_minor_units_of_any_currency() {
+    let check = |currency: &str, payoff: &str, current: &str, display: &str| {
+        let mut terms = (*terms(1, &["mega:grand 10 - 100000 0"])).clone();
+        terms.pools[0].currency = currency.into();
+        let mut world = World::new(1);
+        let posts = [sum("mega", 1, 1, "9.87654"), hit("mega", "grand", 1), sum("mega", 1, 1, "9.87654")];
+        let committed = world.post(&Arc::new(terms), 0, &posts);
+        let (hit, level) = (&committed.commit.hits[0], &committed.commit.levels[0]);
+        let shown = [hit.payoff, level.current, level.display].map(|amount| amount.to_string());
+        assert_eq!(shown, [payoff, current, display], "{currency}");
+        assert_eq!((&*hit.currency, &*level.currency), (currency, currency));
+    };
+    // 10.987654 is there, and the rest below a minor unit stays; then 0.987654 more.
+    check("JPY", "10", "11.975308", "11");
+    check("EUR", "10.98", "10.995308", "10.99");
+    check("BHD", "10.987", "10.988308", "10.988");
+}
+
+#[test]
+fn a_hit_names_the_revision_of_its_frame_and_is_paid_by_what_has_run() {
+    let mut world = World::new(2);
+    let (first, second) = (one_level(), terms(2, &["mega:grand 12 - 100000 50000"]));
+    world.commit(Some(&first), vec![], &[None, None]);
+    let old = world.frame(1, &first, Some(0), &[sum("mega", 2, 1, "1"), hit("mega", "grand", 2)]);
+    let new = world.frame(0, &second, Some(0), &[sum("mega", 2, 1, "1")]);
+    let committed = world.commit(Some(&second), vec![old, new], &[None, None]).commit;
+    let hit = &committed.hits[0];
+    assert_eq!((hit.terms, committed.terms, committed.levels[0].terms), (1, 2, 2));
+    assert_eq!([hit.payoff, hit.base, hit.current].map(|amount| amount.to_string()), ["10.2", "12", "12"]);
+}
+
+#[test]
+fn a_lowered_ceiling_is_held_exactly_where_it_lies_below_what_there_is() {
+    let learned = |ceiling: &str| {
+        let mut world = World::new(1);
+        world.post(&one_level(), 0, &[sum("mega", 1, 1, "10")]);
+        let second = terms(2, &[&format!("mega:grand 10 {ceiling} 100000 50000")]);
+        let committed = world.commit(Some(&second), vec![], &[None]);
+        let level = &committed.commit.levels[0];
+        (level.ceiling.map(|ceiling| ceiling.to_string()), level.pending.is_some(), world, second)
+    };
+    let (ceiling, held, mut world, second) = learned("11");
+    assert_eq!((ceiling.as_deref(), held), (Some("11"), false), "it is at what there is");
+    let committed = world.post(&second, 0, &[sum("mega", 1, 1, "0.000001")]);
+    assert_eq!(levels(&committed), ["grand: 11 0.50000005 0.0000001 | 2 10.000001 1.50000015 0 10 0"]);
+    let (ceiling, held, mut world, second) = learned("10.999999");
+    assert_eq!((ceiling.as_deref(), held), (None, true), "it is below by the least amount there is");
+    let committed = world.post(&second, 0, &[sum("mega", 1, 1, "1"), hit("mega", "grand", 1)]);
+    assert_eq!(committed.commit.hits[0].payoff.to_string(), "11.1", "until the hit nothing cuts");
+    assert_eq!(
+        committed.commit.levels[0].ceiling.map(|ceiling| ceiling.to_string()).as_deref(),
+        Some("10.999999")
+    );
 }
