@@ -176,9 +176,12 @@ fn nats_output_is_for_people_or_for_programs() {
     let directory = tempfile::tempdir().unwrap();
     let pipeline = Pipeline::start(
         directory.path(),
-        &["--partitions", "2", "--sync", "relaxed"],
+        &["--partitions", "2"],
         &[("JACKPOT_WINDOWS", "1,2"), ("JACKPOT_IDLE_AFTER", "1h")],
     );
+    assert!(pipeline.said[0].contains("fsync before each acknowledgement"), "{:?}", pipeline.said);
+    let server = std::fs::read_to_string(directory.path().join("nats-server.conf")).unwrap();
+    assert!(server.contains("sync_interval: always"), "{server}");
     let traffic = input::generate(&input::example_terms(), 5, 20_000);
     pipeline.publish(&input::lines(&spoilt(traffic)));
     pipeline.wait();
@@ -194,7 +197,10 @@ fn nats_output_is_for_people_or_for_programs() {
     let sources = pipeline.json(&["sources", "--source", "acme-spin-eu1"]);
     assert_eq!(sources.len(), 1, "{sources:?}");
     let shown: Value = serde_json::from_str(&pipeline.ok(&["terms", "show", "1"])).unwrap();
-    assert_eq!(shown["revision"], 1);
+    let example = input::example_terms();
+    for field in ["revision", "author", "authorizer", "reason"] {
+        assert_eq!(shown[field], example[field], "{field} is recorded");
+    }
     pipeline.stop();
 }
 
