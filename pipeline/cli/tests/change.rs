@@ -93,7 +93,8 @@ fn add_a_game_and_a_pool(pipeline: &Pipeline, record: &Record, revisions: &mut R
         ]);
     });
     apply(pipeline, &file);
-    let total = total(record, "reef", "coral").expect("`apply` waits until a commit has run the revision");
+    until("the new level is shown", || total(record, "reef", "coral").is_some());
+    let total = total(record, "reef", "coral").unwrap();
     assert_eq!(total["house"], "1000", "the new level is in totals from the commit that first runs it");
     until("the new pool grows", || number(record, "reef", "coral", "wagers") > 50);
 }
@@ -135,6 +136,8 @@ fn hold_a_ceiling(pipeline: &Pipeline, record: &Record, flow: &Flow, revisions: 
     until("the level grows past the ceiling to come", || current() > pico("40"));
     let file = revisions.next(|terms| tide(terms)[0]["ceiling"] = json!("30"));
     apply(pipeline, &file);
+    let last = revisions.last();
+    until("the total names the revision", || total(record, "tide", "high").unwrap()["terms"] == last);
     let held = total(record, "tide", "high").unwrap();
     assert_eq!((&held["pending"], &held["ceiling"]), (&json!({ "ceiling": "30" }), &Value::Null));
     let before = current();

@@ -462,6 +462,7 @@ fn check_windows(record: &Record, at: Millis) {
 /// With no traffic at all the next heartbeat runs a revision; every total names it.
 fn check_terms_without_traffic(pipeline: &Pipeline, record: &Record, dir: &Path) {
     pipeline.ok(&["terms", "apply", &write(dir, 2)]);
+    until("the new level is shown", || !last(record, "totals", "totals.mega.late").is_null());
     let late = last(record, "totals", "totals.mega.late");
     let first = late["commit"].as_u64();
     let expect = [json!(1), json!("7"), json!("7"), json!(2), json!(0)];
