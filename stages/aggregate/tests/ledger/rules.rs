@@ -490,3 +490,28 @@ fn a_lowered_ceiling_is_held_exactly_where_it_lies_below_what_there_is() {
         Some("10.999999")
     );
 }
+
+#[test]
+fn a_revision_that_changes_every_level_there_may_be_fits_a_commit() {
+    let name = |kind: &str, i: usize| format!("{kind}-{i:03}-{}", "n".repeat(50));
+    let all = |revision, rate: u32| {
+        let level =
+            |i| format!("{} 999999999999999.123456 999999999999999.5 {rate} {rate}", name("level", i));
+        let levels = (0..8).map(level).collect::<Vec<_>>().join(",");
+        let pools: Vec<_> = (0..128).map(|i| format!("{}:{levels}", name("pool", i))).collect();
+        terms(revision, &pools.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let mut world = World::new(1);
+    let first = world.commit(Some(&all(1, 1_000)), vec![], &[Some(0)]);
+    // The same frame changes every level, pays as many hits as a frame may hold, and brings a revision.
+    let second = all(2, 2_000);
+    let sums = (0..128).map(|i| sum(&name("pool", i), 1, 1, "1000000000"));
+    let hits = (0..limits::FRAME_HITS_MAX).map(|i| hit(&name("pool", i % 128), &name("level", i % 8), 1));
+    let posts: Vec<_> = sums.chain(hits).collect();
+    let committed = world.post(&second, 0, &posts);
+    for committed in [&first, &committed] {
+        assert_eq!(committed.commit.levels.len(), limits::LEVELS_MAX);
+        assert!(committed.message.len() <= limits::MESSAGE_BYTES_MAX, "{}", committed.message.len());
+    }
+    assert_eq!(committed.commit.hits.len(), limits::FRAME_HITS_MAX);
+}
