@@ -1,5 +1,6 @@
 //! `jackpot explain ID`: one wager, or one batch, through every stage: where it was stored, what each stage decided and
 //! why, what it gave to which level and at which rates, what it won, and where the audit holds it.
+//! Of a frame that was trimmed it tells what the records hold: `wagers`, `allocations-p`, `audit-p` and `commits`.
 //! It reads and shows what the logs hold; whether that is right is [`crate::verify`]'s matter.
 
 pub mod account;

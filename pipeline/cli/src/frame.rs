@@ -15,11 +15,12 @@ use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::validated::Validated;
 use jackpot_core::frame::{Body, Frame, Header};
 use jackpot_core::limits;
-use jackpot_core::log::{Entry, Log, LogError};
+use jackpot_core::log::{Entry, Extent, Log, LogError};
 use jackpot_core::topology::Lane;
 use serde::Serialize;
 
 use crate::server::Server;
+use crate::verify::lane::is_record;
 use view::{HeaderView, Shown};
 
 /// Prints a frame of a lane as JSON.
@@ -57,16 +58,7 @@ pub async fn run<L: Log>(args: &Args, log: &L, out: &mut impl Write) -> anyhow::
         }
         Err(error) => return Err(error.into()),
     };
-    let Some(entry) = entry else {
-        let extent = log.extent(&args.stream).await?;
-        bail!(
-            "{} holds no frame {}; it holds {} to {}",
-            args.stream,
-            args.sequence,
-            extent.first,
-            extent.last
-        );
-    };
+    let Some(entry) = entry else { return Err(missing(args, lane, &log.extent(&args.stream).await?)) };
     match lane {
         Lane::Validated => print::<Validated>(args, &entry, out),
         Lane::Geofenced => print::<Geofenced>(args, &entry, out),
@@ -74,6 +66,20 @@ pub async fn run<L: Log>(args: &Args, log: &L, out: &mut impl Write) -> anyhow::
         Lane::Contributions => print::<Contributions>(args, &entry, out),
         Lane::Audit => print::<Audited>(args, &entry, out),
     }
+}
+
+/// Why there is no such frame.
+fn missing(args: &Args, lane: Lane, extent: &Extent) -> anyhow::Error {
+    let Args { stream, sequence, .. } = args;
+    let Extent { first, last, .. } = extent;
+    if is_record(lane) || sequence >= first || last < first {
+        return anyhow!("{stream} holds no frame {sequence}; it holds {first} to {last}");
+    }
+    let record = stream.replacen(lane.as_str(), Lane::Allocations.as_str(), 1);
+    anyhow!(
+        "frame {sequence} of {stream} was trimmed, since no stage needs it any more, and {stream} begins with {first}; see \
+         `jackpot frame {record} {sequence}` for what became of its wagers, and `jackpot explain` for each"
+    )
 }
 
 /// The lane that a stream belongs to.

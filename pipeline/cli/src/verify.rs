@@ -1,16 +1,25 @@
 //! `jackpot verify`: proves the audit log, the books and the totals against the raw wagers.
 //!
 //! It computes everything again by code of its own: with the stages it shares the types of frames and records, and
-//! their decoders, and nothing that decides. One pass in log order, over all streams side by side, in memory that is
+//! their codecs, and nothing that decides. One pass in log order, over all streams side by side, in memory that is
 //! bounded by what the pipeline itself keeps open. What is written while it runs is left out.
 //!
+//! Lanes may have been trimmed, records not. Of a frame that was trimmed, `wagers` and `allocations-p` hold what there
+//! is to prove; what the ledger was given is written again from the allocations, and the digest in the commit tells
+//! that it is the same to the byte.
+//!
 //! Not proved here: refusals that only a stage's memory or the boundary data decide (repeated interactions, places by
-//! coordinates, travel, signatures), and by how much the watermark stays behind the events.
+//! coordinates, travel), and by how much the watermark stays behind the events. With `--deep` the stages themselves
+//! compute their frames again, and digests tell whether these are the recorded ones: that costs their work and what
+//! they remember, and proves such refusals as far as the stages are right. What a file of keys said of a signature is
+//! taken as it is recorded.
 
+mod again;
 mod commits;
+mod contributions;
 pub mod findings;
 mod ingress;
-mod lane;
+pub(crate) mod lane;
 mod leaves;
 mod ledger;
 mod numbers;
@@ -29,7 +38,7 @@ use std::time::Duration;
 use anyhow::bail;
 use jackpot_core::digest::Digest;
 use jackpot_core::log::{Entry, Log};
-use jackpot_core::record::Commit;
+use jackpot_core::record::{Commit, Consumed};
 use jackpot_core::topology::{self, Lane};
 use tokio::time::{Instant, sleep};
 
@@ -38,7 +47,7 @@ use crate::server::Server;
 use crate::streams;
 use commits::Record;
 use findings::{Check, Findings, Place, counted_faults};
-use lane::Partition;
+use lane::{Contributed, Partition};
 use shelf::Shelf;
 use tape::Tape;
 use views::{Refusals, Views};
@@ -55,11 +64,14 @@ pub struct Args {
     /// For programs: one JSON object.
     #[arg(long)]
     json: bool,
+    /// Also has validate and geofence compute all their frames again, those that were trimmed too, and compares digests.
+    #[arg(long)]
+    deep: bool,
 }
 
 /// Runs the command; any fault is an error.
 pub async fn run<L: Log>(args: &Args, log: &L, out: &mut impl Write) -> anyhow::Result<()> {
-    let findings = verify(log).await?;
+    let findings = verify(log, args.deep).await?;
     match args.json {
         true => findings.json(out)?,
         false => findings.text(out)?,
@@ -74,10 +86,10 @@ pub async fn run<L: Log>(args: &Args, log: &L, out: &mut impl Write) -> anyhow::
     }
 }
 
-/// Proves everything that is stored now.
-pub async fn verify<L: Log>(log: &L) -> anyhow::Result<Findings> {
+/// Proves everything that is stored now; `deep`: with the frames of validate and geofence computed again by these.
+pub async fn verify<L: Log>(log: &L, deep: bool) -> anyhow::Result<Findings> {
     let mut findings = Findings::default();
-    let mut proof = Proof::open(log, &mut findings).await?;
+    let mut proof = Proof::open(log, deep, &mut findings).await?;
     proof.lengths(&mut findings);
     for number in 1..=proof.commits.last() {
         match proof.commits.at(number).await? {
@@ -103,8 +115,8 @@ struct Proof<L: Log> {
     record: Record,
     refusals: Refusals<L>,
     partitions: Vec<Partition<L>>,
-    /// By partition: the digest of the last frame of `contributions-p`, where it is known.
-    digests: Vec<Option<Digest>>,
+    /// By partition: the last frame of `contributions-p`, where it is known.
+    contributed: Vec<Option<Contributed>>,
     progress: Progress,
     frames: u64,
 }
@@ -112,7 +124,7 @@ struct Proof<L: Log> {
 impl<L: Log> Proof<L> {
     /// Opens everything, the last of the flow first: then whatever is written meanwhile makes an output shorter than
     /// its input, which is nothing wrong.
-    async fn open(log: &L, findings: &mut Findings) -> anyhow::Result<Self> {
+    async fn open(log: &L, deep: bool, findings: &mut Findings) -> anyhow::Result<Self> {
         let count = streams::partitions(log).await?;
         let views = Views::open(log, findings).await?;
         let commits = Tape::open(log, topology::COMMITS, topology::COMMITS).await?;
@@ -124,7 +136,7 @@ impl<L: Log> Proof<L> {
         let committed = log.get(topology::COMMITS, commits.last()).await?;
         let mut partitions = Vec::new();
         for partition in 0..count {
-            partitions.push(open_partition(log, partition, committed.as_ref()).await?);
+            partitions.push(open_partition(log, partition, deep, committed.as_ref()).await?);
         }
         Ok(Self {
             shelf: Shelf::new(log.clone()),
@@ -132,7 +144,7 @@ impl<L: Log> Proof<L> {
             commits,
             record: Record::new(count),
             refusals,
-            digests: vec![Some(Digest::ZERO); partitions.len()],
+            contributed: vec![Some(Contributed { digest: Digest::ZERO, written: false }); partitions.len()],
             partitions,
             progress: Progress::new(),
             frames: 0,
@@ -150,22 +162,28 @@ impl<L: Log> Proof<L> {
                 true => self.shelf.get(commit.terms, findings).await?,
                 false => None,
             };
-            let consumed: Vec<_> = commit.partitions.iter().map(|consumed| consumed.frame).collect();
+            let consumed = commit.partitions.clone();
             let mut open = self.record.begin(commit, entry.payload.len(), terms.as_deref());
-            for (partition, frame) in consumed.into_iter().enumerate() {
-                while self.partitions[partition].done() < frame {
-                    if self.partitions[partition].done() >= self.partitions[partition].end() {
-                        let what =
-                            format!("it consumed frame {frame} of partition {partition}, which is not there");
-                        findings.fault(Check::Commits, Place::of(topology::COMMITS, entry.sequence), what);
-                        self.digests[partition] = None;
-                        break;
-                    }
+            for (partition, frame) in consumed.iter().map(|consumed| consumed.frame).enumerate() {
+                while self.partitions[partition].done() < frame.min(self.partitions[partition].end()) {
                     let work = self.advance(partition, findings).await?;
                     self.record.post(&mut open, &work, findings);
                 }
+                let there = self.partitions[partition].last(Lane::Contributions);
+                if there < frame && self.record.consumed(partition) < frame {
+                    let what = format!(
+                        "it consumed frame {frame} of contributions-{partition}, which ends at {there}"
+                    );
+                    findings.fault(Check::Commits, Place::of(topology::COMMITS, entry.sequence), what);
+                    self.contributed[partition] = None;
+                }
             }
-            self.record.end(open, &self.digests, findings);
+            self.record.end(open, &self.contributed, findings);
+            for (number, Consumed { frame, digest, .. }) in consumed.into_iter().enumerate() {
+                self.partitions[number].committed(frame, digest, findings);
+                // What follows is judged from here, so that one change is one finding.
+                self.contributed[number] = Some(Contributed { digest, written: false });
+            }
         }
         self.views.check(entry, findings).await?;
         let (number, frames) = (entry.sequence, self.frames);
@@ -176,7 +194,7 @@ impl<L: Log> Proof<L> {
 
     async fn advance(&mut self, partition: usize, findings: &mut Findings) -> anyhow::Result<lane::Work> {
         let mut work = self.partitions[partition].advance(&mut self.shelf, findings).await?;
-        self.digests[partition] = work.contributions;
+        self.contributed[partition] = work.contributions;
         self.refusals.due(std::mem::take(&mut work.notices));
         self.refusals.settle(findings).await?;
         self.frames += 1;
@@ -202,13 +220,14 @@ impl<L: Log> Proof<L> {
 async fn open_partition<L: Log>(
     log: &L,
     number: u16,
+    deep: bool,
     committed: Option<&Entry>,
 ) -> anyhow::Result<Partition<L>> {
     let commit = committed.and_then(|entry| serde_json::from_slice::<Commit>(&entry.payload).ok());
     let consumed = commit.and_then(|commit| commit.partitions.get(usize::from(number)).copied());
     let deadline = Instant::now() + LAG_MAX;
     loop {
-        let partition = Partition::open(log, number).await?;
+        let partition = Partition::open(log, number, deep).await?;
         let there = partition.last(Lane::Allocations);
         let idle = partition.last(Lane::Contributions) <= there;
         if idle || consumed.is_none_or(|consumed| consumed.frame <= there) || Instant::now() >= deadline {

@@ -21,6 +21,7 @@ use jackpot_core::frame::batch::{Accepted, Verdict};
 use jackpot_core::frame::contributions::{Contributions, Posting};
 use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::{Body, Frame};
+use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::log::jetstream::setup::{self, SetUp};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log};
@@ -28,6 +29,10 @@ use jackpot_core::refusal::Reason;
 use jackpot_core::time::Millis;
 use jackpot_core::topology::Lane;
 use serde_json::{Value, json};
+
+#[path = "support/pipeline.rs"]
+#[allow(dead_code, reason = "only what is done to processes is of use here")]
+mod processes;
 
 const JACKPOT: &str = env!("CARGO_BIN_EXE_jackpot");
 const PARTITIONS: u16 = 2;
@@ -39,8 +44,9 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn start(dir: &Path, terms: &Path) -> Self {
+    fn start(dir: &Path, terms: &Path, settings: &[(&str, &str)]) -> Self {
         let mut up = Command::new(JACKPOT);
+        up.envs(settings.iter().copied());
         up.arg("up").args(["--nats-port", "0", "--metrics-port", "0", "--sync", "relaxed"]);
         up.args(["--partitions", &PARTITIONS.to_string()]).arg("--dir").arg(dir.join("data"));
         up.arg("--terms").arg(terms).env_remove("NATS_URL").stdin(Stdio::null()).stdout(Stdio::piped());
@@ -78,6 +84,18 @@ impl Pipeline {
 
     fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(args)).expect("JSON")
+    }
+
+    /// kill -9 of a stage; returns when another process has taken its place.
+    fn kill(&self, stage: &str) {
+        let process = || processes::child(self.up.id(), stage);
+        let killed = process().expect("the stage runs");
+        processes::signal("KILL", killed);
+        processes::until("the stage is started again", || process().is_some_and(|now| now != killed));
+    }
+
+    async fn log(&self) -> JetStream {
+        server::connect(&self.url, &server::Credentials::default(), Duration::from_secs(5)).await.unwrap()
     }
 
     fn publish(&self, dir: &Path, lines: &[String]) {
@@ -196,8 +214,7 @@ fn publish_all(pipeline: &Pipeline, dir: &Path) {
 type Streams = BTreeMap<String, Vec<Entry>>;
 
 /// Copies the streams, the last of the flow first, so that what is written meanwhile lags and never leads.
-async fn copy(url: &str) -> Streams {
-    let log = server::connect(url, &server::Credentials::default(), Duration::from_secs(5)).await.unwrap();
+async fn copy(log: &JetStream) -> Streams {
     let lanes = |lane: Lane| (0..PARTITIONS).map(move |partition| lane.stream(partition));
     let mut names: Vec<String> = ["totals", "hits", "windows"].map(String::from).into();
     names.extend(lanes(Lane::Audit));
@@ -213,10 +230,18 @@ async fn copy(url: &str) -> Streams {
             entries.push(entry);
             Ok(())
         };
-        streams::each(&log, &name, ">", take).await.unwrap();
+        streams::each(log, &name, ">", take).await.unwrap();
         all.insert(name, entries);
     }
     all
+}
+
+/// The first entries of the lanes that were trimmed.
+fn trimmed(all: &Streams) -> impl Iterator<Item = &Entry> {
+    let lanes = [Lane::Validated, Lane::Geofenced, Lane::Contributions];
+    let streams =
+        lanes.into_iter().flat_map(|lane| (0..PARTITIONS).map(move |partition| lane.stream(partition)));
+    streams.filter_map(|stream| all[&stream].first()).filter(|entry| entry.sequence > 1)
 }
 
 /// A log that holds these streams.
@@ -226,6 +251,19 @@ async fn held(all: &Streams) -> Memory {
     let memory =
         Memory::new(setup::streams(&SetUp::new(PARTITIONS)), move || Millis(now.load(Ordering::Relaxed)));
     let mut appender = memory.appender().await.unwrap();
+    for entry in trimmed(all) {
+        // Something must stand there first.
+        let (subject, payload) = (entry.subject.to_string(), Bytes::new());
+        for _ in 1..entry.sequence {
+            let (subject, payload) = (subject.clone(), payload.clone());
+            appender
+                .send(Append { subject, headers: Vec::new(), payload, expect: Expect::Any })
+                .await
+                .unwrap();
+            appender.acknowledged().await.unwrap();
+        }
+        memory.trim(&subject.replace('.', "-"), None, entry.sequence).await.unwrap();
+    }
     for entry in all.values().flatten() {
         clock.store(entry.recorded_at.0, Ordering::Relaxed);
         let words: Vec<_> = entry.subject.split('.').collect();
@@ -244,7 +282,7 @@ async fn held(all: &Streams) -> Memory {
 async fn check(all: &Streams, what: &str, change: impl FnOnce(&mut Streams) -> Expected) {
     let mut changed = all.clone();
     let expected = change(&mut changed);
-    let findings = verify(&held(&changed).await).await.expect("a proof comes to its end");
+    let findings = verify(&held(&changed).await, false).await.expect("a proof comes to its end");
     let found = findings.told().iter().any(|fault| {
         fault.check == expected.check
             && (&*fault.place.stream, fault.place.sequence) == (&*expected.stream, expected.sequence)
@@ -327,30 +365,195 @@ fn nats_honest_streams_are_proved_and_tampered_ones_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let first = dir.path().join("terms-1.json");
     std::fs::write(&first, terms(1)).unwrap();
-    let pipeline = Pipeline::start(dir.path(), &first);
+    let pipeline = Pipeline::start(dir.path(), &first, &[]);
     publish_all(&pipeline, dir.path());
 
-    honest(&pipeline);
+    honest(&pipeline, &["verify"]);
+    honest(&pipeline, &["verify", "--deep"]);
     explained(&pipeline);
     framed(&pipeline);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let all = copy(&pipeline.url).await;
-        let findings = verify(&held(&all).await).await.unwrap();
+        let all = copy(&pipeline.log().await).await;
+        let findings = verify(&held(&all).await, true).await.unwrap();
         assert_eq!(findings.faults(), 0, "the copy is honest:\n{}", told(&findings));
         tampered_frames(&all).await;
         tampered_records(&all).await;
     });
 }
 
-fn honest(pipeline: &Pipeline) {
-    let text = pipeline.ok(&["verify"]);
+/// What is stored is proved; gives what was trimmed of it: stream, frames, and of how many the digest was found.
+fn honest(pipeline: &Pipeline, verify: &[&str]) -> Vec<(String, u64, u64)> {
+    let text = pipeline.ok(verify);
     assert!(text.ends_with("\nverified\n") && text.lines().all(|line| line.chars().count() <= 100), "{text}");
-    let report = pipeline.json(&["verify", "--json"]);
+    let report = pipeline.json(&[verify, &["--json"]].concat());
     assert_eq!((&report["verified"], &report["faults"]), (&json!(true), &json!(0)));
     for line in report["checks"].as_array().unwrap() {
         assert_ne!(line["counted"], 0, "each check has something to look at: {line}");
     }
+    let trimmed = report["trimmed"].as_array().unwrap().iter().map(|of| {
+        let count = |field: &str| of[field].as_u64().unwrap();
+        (of["stream"].as_str().unwrap().to_owned(), count("frames"), count("proved"))
+    });
+    trimmed.collect()
+}
+
+/// Snapshots are taken often, and stages are killed: lanes are trimmed, and what was in them is proved and explained
+/// all the same.
+#[test]
+fn nats_trimmed_lanes_are_proved_and_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = dir.path().join("terms-1.json");
+    std::fs::write(&first, terms(1)).unwrap();
+    let pipeline = Pipeline::start(dir.path(), &first, &[("JACKPOT_SNAPSHOT_BYTES", "4096")]);
+    publish_all(&pipeline, dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let log = runtime.block_on(pipeline.log());
+    let place = pipeline.json(&["explain", "acme-1/1/5", "--json"])["frame"].clone();
+    let place = |field: &str| place[field].as_u64().unwrap();
+    let (partition, frame) = (u16::try_from(place("partition")).unwrap(), place("frame"));
+    let trimmed_lanes = [Lane::Validated, Lane::Geofenced, Lane::Contributions];
+    // Behind the change of terms, too.
+    let is_trimmed = || {
+        trimmed_lanes.into_iter().all(|lane| {
+            let extent = runtime.block_on(log.extent(&lane.stream(partition))).unwrap();
+            extent.first > frame + 20
+        })
+    };
+    for stage in processes::STAGES.into_iter().cycle().take(20) {
+        std::thread::scope(|scope| {
+            let load = scope.spawn(|| pipeline.ok(&["load", "--rate", "400", "--seconds", "2"]));
+            std::thread::sleep(Duration::from_millis(500));
+            pipeline.kill(stage);
+            load.join().unwrap();
+        });
+        pipeline.ok(&["wait"]);
+        if is_trimmed() && stage == "audit" {
+            break;
+        }
+    }
+    assert!(is_trimmed(), "lanes are trimmed");
+
+    let trimmed = honest(&pipeline, &["verify"]);
+    for lane in trimmed_lanes {
+        let stream = lane.stream(partition);
+        let of = trimmed.iter().find(|(of, ..)| *of == stream).unwrap();
+        let proved = if lane == Lane::Contributions { of.1 } else { 0 };
+        assert!(of.1 >= frame + 20 && of.2 == proved, "{of:?}");
+    }
+    let deep = honest(&pipeline, &["verify", "--deep"]);
+    assert!(deep.len() >= 3 && deep.iter().all(|(_, frames, proved)| frames == proved), "{deep:?}");
+
+    explained(&pipeline);
+    let text = pipeline.ok(&["explain", "acme-1/1/5"]);
+    assert!(text.contains("trimmed, since no stage needs it any more"), "{text}");
+    assert!(text.contains("2.5 EUR, cash, on spin"), "{text}");
+    for lane in trimmed_lanes {
+        let stream = lane.stream(partition);
+        let instead = format!("see `jackpot frame allocations-{partition} {frame}`");
+        pipeline.fails(&["frame", &stream, &frame.to_string()], 1, &instead);
+    }
+    pipeline.ok(&["frame", &Lane::Allocations.stream(partition), &frame.to_string()]);
+
+    runtime.block_on(async {
+        let all = copy(&log).await;
+        let findings = verify(&held(&all).await, true).await.unwrap();
+        assert_eq!(findings.faults(), 0, "the copy is honest:\n{}", told(&findings));
+        tampered_behind_the_trimmed(&all).await;
+        trimmed_records(&all).await;
+        a_hole(&pipeline, &log, &Lane::Validated.stream(partition)).await;
+    });
+}
+
+/// What the ledger was given can be written again from the allocations alone: whoever changes these is found by the
+/// digests in the commits, also where all that is left fits together.
+async fn tampered_behind_the_trimmed(all: &Streams) {
+    check(all, "a wager counts with more than it should, and nothing is chained anew", |all| {
+        let (stream, frame, id) = change_frame(all, Lane::Allocations, more);
+        expect(Check::Allocations, &stream, frame).about(id)
+    })
+    .await;
+
+    let mut changed = all.clone();
+    let (stream, frame, id) = change_frame(&mut changed, Lane::Allocations, more);
+    chain_frames::<Allocations>(&mut changed, &stream);
+    let partition: usize = stream.rsplit('-').next().unwrap().parse().unwrap();
+    let consumed = |entry: &&Entry| {
+        let commit: Value = serde_json::from_slice(&entry.payload).unwrap();
+        commit["partitions"][partition]["frame"].as_u64() >= Some(frame)
+    };
+    let commit = all["commits"].iter().find(consumed).unwrap().sequence;
+    let findings = verify(&held(&changed).await, false).await.unwrap();
+    let of_commits: Vec<_> = findings.told().iter().filter(|fault| fault.check == Check::Commits).collect();
+    let found = matches!(of_commits[..], [fault] if fault.place.sequence == commit
+        && fault.what.ends_with("is not the one that it consumed, as the allocations give it"));
+    assert!(found, "{id} counts with more: commit {commit} alone tells\n{}", told(&findings));
+
+    let mut changed = all.clone();
+    let entry = &mut changed.get_mut(&stream).unwrap()[2];
+    let mut other = Frame::<Allocations>::decode(&entry.payload).unwrap();
+    other.header.input = Digest::ZERO;
+    entry.payload = other.encode();
+    chain_frames::<Allocations>(&mut changed, &stream);
+    let findings = verify(&held(&changed).await, true).await.unwrap();
+    let geofenced = stream.replace("allocations", "geofenced");
+    let found = findings.told().iter().any(|fault| {
+        (&*fault.place.stream, fault.place.sequence) == (&*geofenced, 3)
+            && fault.what.starts_with("computed again from wagers it is another frame")
+    });
+    assert!(found, "the allocations name another frame\n{}", told(&findings));
+}
+
+/// The first wager that takes part in a pool counts with more.
+fn more(body: &mut Allocations) -> Option<String> {
+    accepted(body).find_map(|(id, accepted)| {
+        let allocation = accepted.wagers.iter_mut().find(|of| !of.participations.is_empty())?;
+        allocation.wager.amount.0 += 1;
+        allocation.participations[0].eligible.0 += 1;
+        Some(format!("{id}/{}", allocation.wager.index))
+    })
+}
+
+/// Makes each frame name the one before, as whoever changes one would.
+fn chain_frames<B: Body>(all: &mut Streams, stream: &str) {
+    let mut previous = Digest::ZERO;
+    for entry in all.get_mut(stream).unwrap() {
+        let mut frame = Frame::<B>::decode(&entry.payload).unwrap();
+        frame.header.previous = previous;
+        entry.payload = frame.encode();
+        previous = Digest::of(&entry.payload);
+    }
+}
+
+/// Records are kept for ever: of these nothing may be missing.
+async fn trimmed_records(all: &Streams) {
+    for (stream, check) in [
+        ("wagers", Check::Ingress),
+        ("allocations-0", Check::Chains),
+        ("audit-0", Check::Chains),
+        ("commits", Check::Commits),
+    ] {
+        let memory = held(all).await;
+        memory.trim(stream, None, 8).await.unwrap();
+        let findings = verify(&memory, false).await.unwrap();
+        let of = findings.lines().iter().find(|line| line.check == check).unwrap();
+        assert!(of.faults > 0, "{stream} was trimmed:\n{}", told(&findings));
+    }
+}
+
+/// A frame amid a lane is deleted.
+async fn a_hole(pipeline: &Pipeline, log: &JetStream, stream: &str) {
+    let extent = log.extent(stream).await.unwrap();
+    assert!(extent.last > extent.first, "the lane holds more than one frame");
+    let hole = extent.last - 1;
+    let request = json!({"seq": if hole > extent.first { hole } else { extent.last }}).to_string();
+    let answer =
+        log.client().request(format!("$JS.API.STREAM.MSG.DELETE.{stream}"), request.into()).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer.payload).contains("true"), "{answer:?}");
+    let output = pipeline.run(&["verify"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("chains: {stream} {hole}\n  the frame is not there")), "{text}");
 }
 
 fn explained(pipeline: &Pipeline) {

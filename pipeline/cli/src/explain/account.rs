@@ -7,7 +7,7 @@ use anyhow::bail;
 use jackpot_core::digest::Digest;
 use jackpot_core::frame::allocations::{Allocation, Allocations, Participation};
 use jackpot_core::frame::audited::Audited;
-use jackpot_core::frame::batch::{Accepted, Batch, HitClaim, Refusal, Verdict};
+use jackpot_core::frame::batch::{Accepted, Batch, Funds, HitClaim, Refusal, RefusedBatch, Verdict};
 use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::symbols::Symbols;
 use jackpot_core::frame::validated::{self, Validated};
@@ -29,6 +29,7 @@ use super::objections::{self, Objection};
 use super::rates::{self, Moment, Rates};
 use crate::frame::view::WagerView;
 use crate::progress::counted;
+use crate::verify::lane::is_record;
 use crate::verify::raw;
 use crate::verify::tape::Tape;
 use crate::{frame, streams};
@@ -142,8 +143,11 @@ pub struct FramePlace {
 pub struct LanePlace {
     /// The stream.
     pub stream: String,
-    /// When it was stored.
-    pub stored_at: Millis,
+    /// When it was stored; `None` where it was trimmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored_at: Option<Millis>,
+    /// Whether it was trimmed, since no stage needs it any more.
+    pub trimmed: bool,
 }
 
 /// What a stage did.
@@ -328,11 +332,28 @@ async fn is_accepted<L: Log>(log: &L, found: &Found) -> anyhow::Result<bool> {
     let Some(number) = find::frame_of(log, found.partition, found.entry.sequence).await? else {
         return Ok(false);
     };
-    let stream = Lane::Validated.stream(found.partition);
-    let Some(entry) = log.get(&stream, number).await? else { return Ok(false) };
-    let frame: Frame<Validated> = frame::read(&stream, &entry)?;
-    let batch = frame.body.batches.iter().find(|batch| batch.position == found.entry.sequence);
-    Ok(batch.is_some_and(|batch| matches!(batch.verdict, Verdict::Accepted(_))))
+    let lanes = Lanes::read(log, found.partition, number).await?;
+    Ok(matches!(lanes.fate(found.entry.sequence), Some(Fate::Accepted(_))))
+}
+
+/// The batch that was stored at a position of `wagers`.
+fn at<W>(batches: &[Batch<W>], position: u64) -> Option<&Batch<W>> {
+    batches.iter().find(|batch| batch.position == position)
+}
+
+/// What became of a batch as a whole, or the refusals of its wagers, of whichever lane says so.
+enum Fate<'f> {
+    Refused(&'f RefusedBatch),
+    Accepted(&'f [Refusal]),
+}
+
+impl<'f, W> From<&'f Batch<W>> for Fate<'f> {
+    fn from(batch: &'f Batch<W>) -> Self {
+        match &batch.verdict {
+            Verdict::Refused(refused) => Self::Refused(refused),
+            Verdict::Accepted(accepted) => Self::Accepted(&accepted.refusals),
+        }
+    }
 }
 
 impl Lanes {
@@ -343,9 +364,20 @@ impl Lanes {
         let allocations =
             fetch::<L, Allocations>(log, Lane::Allocations, partition, number, &mut lanes).await?;
         let audited = fetch::<L, Audited>(log, Lane::Audit, partition, number, &mut lanes).await?;
-        let terms = validated.as_ref().map_or(0, |frame| frame.header.terms);
+        let recorded = allocations.as_ref().map(|frame| &frame.header);
+        let header = recorded.or(validated.as_ref().map(|frame| &frame.header));
+        let terms = header.map_or(0, |header| header.terms);
         let place = FramePlace { partition, frame: number, terms, lanes };
         Ok(Self { place, validated, geofenced, allocations, audited })
+    }
+
+    /// What became of the batch that was stored at a position of `wagers`.
+    fn fate(&self, position: u64) -> Option<Fate<'_>> {
+        match (&self.allocations, &self.validated) {
+            (Some(frame), _) => at(&frame.body.batches, position).map(Fate::from),
+            (None, Some(frame)) => at(&frame.body.batches, position).map(Fate::from),
+            (None, None) => None,
+        }
     }
 }
 
@@ -357,10 +389,23 @@ async fn fetch<L: Log, B: Body>(
     places: &mut Vec<LanePlace>,
 ) -> anyhow::Result<Option<Frame<B>>> {
     let stream = lane.stream(partition);
-    let Some(entry) = log.get(&stream, number).await? else { return Ok(None) };
+    let Some(entry) = log.get(&stream, number).await? else {
+        if !is_record(lane) && number < log.extent(&stream).await?.first {
+            places.push(LanePlace { stream, stored_at: None, trimmed: true });
+        }
+        return Ok(None);
+    };
     let frame = frame::read(&stream, &entry)?;
-    places.push(LanePlace { stream, stored_at: entry.recorded_at });
+    places.push(LanePlace { stream, stored_at: Some(entry.recorded_at), trimmed: false });
     Ok(Some(frame))
+}
+
+/// A wager as a stage wrote it.
+struct Shown {
+    /// What it found, in a sentence.
+    note: String,
+    /// The wager, where its frame is there.
+    wager: Option<Box<RawValue>>,
 }
 
 /// What an account is made from.
@@ -432,14 +477,27 @@ impl<L: Log> Desk<'_, L> {
 
     /// The batch that is asked for, in a frame.
     fn batch<'f, W>(&self, batches: &'f [Batch<W>]) -> Option<&'f Batch<W>> {
-        batches.iter().find(|batch| batch.position == self.found.entry.sequence)
+        at(batches, self.found.entry.sequence)
+    }
+
+    /// The same, where it was accepted.
+    fn accepted<'f, W>(&self, batches: &'f [Batch<W>]) -> Option<&'f Accepted<W>> {
+        match &self.batch(batches)?.verdict {
+            Verdict::Accepted(accepted) => Some(accepted),
+            Verdict::Refused(_) => None,
+        }
     }
 
     fn validate(&self, lanes: &Lanes, explanation: &mut Explanation) -> anyhow::Result<()> {
-        let Some(frame) = &lanes.validated else { return Ok(()) };
-        match self.batch(&frame.body.batches).map(|batch| &batch.verdict) {
+        let shown = match (&lanes.validated, &lanes.allocations) {
+            (Some(frame), _) => self.validated(frame)?,
+            // What it was, is what it came as; that it was accepted, is on record.
+            (None, Some(_)) => self.came()?,
+            (None, None) => return Ok(()),
+        };
+        match lanes.fate(self.found.entry.sequence) {
             None => {}
-            Some(Verdict::Refused(refused)) => {
+            Some(Fate::Refused(refused)) => {
                 explanation.ended = Ended::BatchRefused;
                 explanation.stages.push(Step {
                     reason: Some(refused.reason),
@@ -447,65 +505,88 @@ impl<L: Log> Desk<'_, L> {
                     ..step(StageName::Validate, "refused")
                 });
             }
-            Some(Verdict::Accepted(accepted)) => {
-                let symbols = &frame.body.symbols;
-                let wager = accepted.wagers.iter().find(|wager| Some(wager.index) == self.index);
-                let shown =
-                    wager.map(|wager| (WagerView::validated(symbols, wager), validated(symbols, wager)));
-                self.pass(StageName::Validate, accepted, shown, explanation)?;
+            Some(Fate::Accepted(refusals)) => {
+                self.pass(StageName::Validate, refusals, shown, explanation);
             }
         }
         Ok(())
     }
 
+    /// The wager in a frame of `validated-p`.
+    fn validated(&self, frame: &Frame<Validated>) -> anyhow::Result<Option<Shown>> {
+        let symbols = &frame.body.symbols;
+        let Some(accepted) = self.accepted(&frame.body.batches) else { return Ok(None) };
+        let found = accepted.wagers.iter().find(|wager| Some(wager.index) == self.index);
+        let shown = found.map(|wager| {
+            let view = to_raw_value(&WagerView::validated(symbols, wager))?;
+            Ok(Shown { note: validated(symbols, wager), wager: Some(view) })
+        });
+        shown.transpose()
+    }
+
+    /// The wager as it came, of which the frame of `validated-p` was trimmed.
+    fn came(&self) -> anyhow::Result<Option<Shown>> {
+        let raw = self.stored()?.raw;
+        let wager = raw.and_then(|raw| raw::wager(&raw).ok());
+        Ok(wager.map(|wager| Shown { note: came(&wager), wager: None }))
+    }
+
     fn geofence(&self, lanes: &Lanes, explanation: &mut Explanation) -> anyhow::Result<()> {
-        let Some(frame) = &lanes.geofenced else {
-            explanation.stages.push(step(StageName::Geofence, "waiting"));
-            return Ok(());
+        let (symbols, refusals, found) = match (&lanes.geofenced, &lanes.allocations) {
+            (Some(frame), _) => {
+                let Some(accepted) = self.accepted(&frame.body.batches) else { return Ok(()) };
+                let found = accepted.wagers.iter().find(|wager| Some(wager.index) == self.index);
+                (&frame.body.symbols, &accepted.refusals, found)
+            }
+            (None, Some(frame)) => {
+                let Some(accepted) = self.accepted(&frame.body.batches) else { return Ok(()) };
+                let found = accepted.wagers.iter().find(|of| Some(of.wager.index) == self.index);
+                (&frame.body.symbols, &accepted.refusals, found.map(|of| &of.wager))
+            }
+            (None, None) => {
+                explanation.stages.push(step(StageName::Geofence, "waiting"));
+                return Ok(());
+            }
         };
-        if let Some(Verdict::Accepted(accepted)) = self.batch(&frame.body.batches).map(|batch| &batch.verdict)
-        {
-            let symbols = &frame.body.symbols;
-            let wager = accepted.wagers.iter().find(|wager| Some(wager.index) == self.index);
-            let shown = wager.map(|wager| {
-                let note = format!("in {}", symbols.name(wager.jurisdiction));
-                (WagerView::geofenced(symbols, wager), note)
-            });
-            self.pass(StageName::Geofence, accepted, shown, explanation)?;
-        }
+        let shown = match found {
+            Some(wager) => Some(Shown {
+                note: format!("in {}", symbols.name(wager.jurisdiction)),
+                wager: Some(to_raw_value(&WagerView::geofenced(symbols, wager))?),
+            }),
+            None if self.index.is_some() && lanes.geofenced.is_none() => {
+                Some(Shown { note: "in a place that the frame held which was trimmed".into(), wager: None })
+            }
+            None => None,
+        };
+        self.pass(StageName::Geofence, refusals, shown, explanation);
         Ok(())
     }
 
     /// What a stage made of the wager: it wrote it on, or it refused it.
-    fn pass<W>(
+    fn pass(
         &self,
         stage: StageName,
-        accepted: &Accepted<W>,
-        shown: Option<(WagerView<'_>, String)>,
+        refusals: &[Refusal],
+        shown: Option<Shown>,
         explanation: &mut Explanation,
-    ) -> anyhow::Result<()> {
-        let refusal = self.refusal(&accepted.refusals);
-        match refusal {
+    ) {
+        let refused = refusals.iter().find(|refusal| {
+            refusal.stage == stage && refusal.hit.is_none() && Some(refusal.index) == self.index
+        });
+        explanation.stages.push(match refused {
             Some(refusal) => {
                 explanation.ended = Ended::Refused;
-                explanation.stages.push(Step {
+                Step {
                     reason: Some(refusal.reason),
                     detail: Some(refusal.detail.to_string()),
-                    ..step(refusal.stage, "refused")
-                });
+                    ..step(stage, "refused")
+                }
             }
             None => {
-                let wager = shown.as_ref().map(|(wager, _)| to_raw_value(wager)).transpose()?;
-                let note = shown.map(|(_, note)| note);
-                explanation.stages.push(Step { note, wager, ..step(stage, "passed") });
+                let (note, wager) = shown.map_or((None, None), |shown| (Some(shown.note), shown.wager));
+                Step { note, wager, ..step(stage, "passed") }
             }
-        }
-        Ok(())
-    }
-
-    /// The refusal of the wager that is asked for.
-    fn refusal<'f>(&self, refusals: &'f [Refusal]) -> Option<&'f Refusal> {
-        refusals.iter().find(|refusal| refusal.hit.is_none() && Some(refusal.index) == self.index)
+        });
     }
 
     async fn allocate(&self, lanes: &Lanes, explanation: &mut Explanation) -> anyhow::Result<()> {
@@ -520,9 +601,12 @@ impl<L: Log> Desk<'_, L> {
         let shown = found.map(|allocation| {
             let pools = u64::try_from(allocation.participations.len()).unwrap_or(u64::MAX);
             let note = format!("to {}", counted(pools, "pool", "pools"));
-            (WagerView::allocated(symbols, allocation), note)
+            Ok::<_, anyhow::Error>(Shown {
+                note,
+                wager: Some(to_raw_value(&WagerView::allocated(symbols, allocation))?),
+            })
         });
-        self.pass(StageName::Allocate, accepted, shown, explanation)?;
+        self.pass(StageName::Allocate, &accepted.refusals, shown.transpose()?, explanation);
         if self.index.is_none() {
             explanation.ended = Ended::Accepted;
             explanation.wagers = lines(symbols, accepted);
@@ -637,24 +721,71 @@ fn step(stage: StageName, outcome: &'static str) -> Step {
 
 /// What validate read, in a sentence.
 fn validated(symbols: &Symbols, wager: &validated::Wager) -> String {
-    let place = match &wager.location {
+    let place = wager.location.map(|location| {
+        let point = location
+            .point
+            .map(|point| format!("at {}, {} within {} m", point.latitude, point.longitude, point.accuracy_m));
+        (location.jurisdiction.map(|code| symbols.name(code)), point, location.checked_at)
+    });
+    sentence(&Wagered {
+        amount: wager.amount,
+        currency: symbols.name(wager.currency),
+        funds: wager.funds,
+        opt_in: wager.opt_in,
+        game: symbols.name(wager.game),
+        occurred_at: wager.occurred_at,
+        interaction: wager.interaction,
+        place,
+    })
+}
+
+/// The same of the wager as it came.
+fn came(wager: &raw::Wager) -> String {
+    let place = wager.location.as_ref().map(|location| {
+        let point = location.measured.then(|| "with coordinates".to_owned());
+        (location.jurisdiction.as_deref(), point, location.checked_at)
+    });
+    sentence(&Wagered {
+        amount: Micro(wager.amount),
+        currency: &wager.currency,
+        funds: wager.funds,
+        opt_in: wager.opt_in,
+        game: &wager.game,
+        occurred_at: wager.occurred_at,
+        interaction: wager.interaction,
+        place,
+    })
+}
+
+/// What is told of a wager.
+struct Wagered<'a> {
+    amount: Micro,
+    currency: &'a str,
+    funds: Funds,
+    opt_in: bool,
+    game: &'a str,
+    occurred_at: Millis,
+    interaction: u64,
+    /// The claim, the point, and when it was checked.
+    place: Option<(Option<&'a str>, Option<String>, Millis)>,
+}
+
+fn sentence(wager: &Wagered<'_>) -> String {
+    let place = match &wager.place {
         None => "without a location".to_owned(),
-        Some(location) => {
-            let claim = location.jurisdiction.map(|code| format!("claiming {}", symbols.name(code)));
-            let point = location.point.map(|point| {
-                format!("at {}, {} within {} m", point.latitude, point.longitude, point.accuracy_m)
-            });
-            let parts: Vec<_> = claim.into_iter().chain(point).collect();
-            format!("{}, checked {}", parts.join(", "), location.checked_at)
+        Some((claim, point, checked_at)) => {
+            let claim = claim.map(|code| format!("claiming {code}"));
+            let parts: Vec<_> = claim.into_iter().chain(point.clone()).collect();
+            format!("{}, checked {checked_at}", parts.join(", "))
         }
     };
     format!(
         "{} {}, {}{}, on {} at {}, interaction {} of its session; {place}",
         wager.amount,
-        symbols.name(wager.currency),
+        wager.currency,
         wager.funds.as_str(),
         if wager.opt_in { ", opted in" } else { "" },
-        symbols.name(wager.game),
+        wager.game,
         wager.occurred_at,
         wager.interaction
     )

@@ -128,17 +128,35 @@ fn number(entry: &Entry) -> Option<u64> {
     serde_json::from_slice::<raw::Batch<'_>>(&entry.payload).ok()?.sequence
 }
 
-/// The first frame of a partition that has read up to a position, or beyond; `None` when none has yet.
+/// The first frame of a partition that has read up to a position, or beyond; `None` when none has yet. The record is
+/// asked first: of the lane before it the earlier frames may be trimmed.
 pub async fn frame_of<L: Log>(log: &L, partition: u16, position: u64) -> anyhow::Result<Option<u64>> {
-    let stream = Lane::Validated.stream(partition);
-    let extent = log.extent(&stream).await?;
+    let recorded = log.extent(&Lane::Allocations.stream(partition)).await?;
+    let found =
+        frame_in(log, Lane::Allocations, partition, (recorded.first, recorded.last), position).await?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    let extent = log.extent(&Lane::Validated.stream(partition)).await?;
+    let waiting = (extent.first.max(recorded.last + 1), extent.last);
+    frame_in(log, Lane::Validated, partition, waiting, position).await
+}
+
+async fn frame_in<L: Log>(
+    log: &L,
+    lane: Lane,
+    partition: u16,
+    (low, high): (u64, u64),
+    position: u64,
+) -> anyhow::Result<Option<u64>> {
+    let stream = lane.stream(partition);
     let reaches = async |sequence| -> anyhow::Result<bool> {
         let entry = log.get(&stream, sequence).await?;
         let entry = entry.ok_or_else(|| anyhow!("frame {sequence} of {stream} is not there any more"))?;
         let Header { ingress, .. } = frame::peek(&stream, &entry)?;
         Ok(ingress.position >= position)
     };
-    first(extent.first, extent.last, reaches).await
+    first(low, high, reaches).await
 }
 
 /// The commit that consumed a frame of a partition; `None` when none has yet.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use jackpot_core::frame::Frame;
-use jackpot_core::frame::contributions::{Contributions, Posting};
+use jackpot_core::frame::allocations::{Allocation, Allocations};
+use jackpot_core::frame::batch::{HitClaim, Refusal, Verdict};
 use jackpot_core::log::Log;
 use jackpot_core::record::{Commit, Hit};
 use jackpot_core::terms::Terms;
@@ -152,40 +152,34 @@ async fn hits_before<L: Log>(log: &L, moment: &Moment<'_>) -> anyhow::Result<Vec
             previous.partitions.get(usize::from(moment.partition)).map_or(0, |consumed| consumed.frame) + 1
         }
     };
-    let stream = Lane::Contributions.stream(moment.partition);
-    let allocations = Lane::Allocations.stream(moment.partition);
+    let stream = Lane::Allocations.stream(moment.partition);
     for sequence in from..=moment.frame {
-        let Some(entry) = log.get(&stream, sequence).await? else { continue };
-        let body = frame::read::<Contributions>(&stream, &entry)?.body;
-        let hits = body.postings.iter().filter_map(|posting| match posting {
-            Posting::Hit(hit) => Some((body.symbols.name(hit.source).to_owned(), hit.sequence, hit.index)),
-            Posting::Sum(_) => None,
-        });
-        let hits: Vec<_> = hits.collect();
-        if hits.is_empty() {
-            continue;
-        }
-        let entry = log.get(&allocations, sequence).await?;
-        let entry = entry.with_context(|| format!("frame {sequence} of {allocations} is not there"))?;
-        let frame: Frame<jackpot_core::frame::allocations::Allocations> = frame::read(&allocations, &entry)?;
-        let position = |source: &str, sequence: u64| {
-            frame.body.batches.iter().find_map(|batch| match &batch.verdict {
-                jackpot_core::frame::batch::Verdict::Accepted(accepted)
-                    if accepted.sequence == sequence && frame.body.symbols.name(batch.source) == source =>
-                {
-                    Some(batch.position)
-                }
-                _ => None,
-            })
-        };
-        for (source, number, index) in hits {
-            let at = position(&source, number).map(|position| (position, index));
-            if at.is_some_and(|at| at < (moment.position, moment.index)) {
-                before.push(format!("{source}/{number}/{index}"));
-            }
+        let entry = log.get(&stream, sequence).await?;
+        let entry = entry.with_context(|| format!("frame {sequence} of {stream} is not there"))?;
+        let body = frame::read::<Allocations>(&stream, &entry)?.body;
+        for batch in body.batches.iter().filter(|batch| batch.position <= moment.position) {
+            let Verdict::Accepted(accepted) = &batch.verdict else { continue };
+            let indexes = accepted.wagers.iter().filter(|of| wins(of, &accepted.refusals));
+            let indexes = indexes.map(|of| of.wager.index);
+            let source = body.symbols.name(batch.source);
+            before.extend(
+                indexes
+                    .filter(|index| (batch.position, *index) < (moment.position, moment.index))
+                    .map(|index| format!("{source}/{}/{index}", accepted.sequence)),
+            );
         }
     }
     Ok(before)
+}
+
+/// Whether a claim of a wager stands.
+fn wins(allocation: &Allocation, refusals: &[Refusal]) -> bool {
+    let index = allocation.wager.index;
+    let stands = |(number, claim): (u8, &HitClaim)| {
+        let refused = |refusal: &Refusal| (refusal.index, refusal.hit) == (index, Some(number));
+        matches!(claim, HitClaim::Level { .. }) && !refusals.iter().any(refused)
+    };
+    allocation.wager.hits.as_ref().is_some_and(|hits| (0..).zip(&hits.claims).any(stands))
 }
 
 /// The level's last hit in the commits before one.

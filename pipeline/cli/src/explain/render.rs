@@ -37,7 +37,11 @@ pub fn text(of: &Explanation) -> String {
             ),
         );
         for lane in &frame.lanes {
-            page.line(&format!("{:<16} stored {}", lane.stream, lane.stored_at));
+            let what = match lane.stored_at {
+                Some(at) => format!("stored {at}"),
+                None => "trimmed, since no stage needs it any more".to_owned(),
+            };
+            page.line(&format!("{:<16} {what}", lane.stream));
         }
     }
     page.gap();

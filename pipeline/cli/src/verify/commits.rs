@@ -12,7 +12,7 @@ use jackpot_core::topology;
 use serde_json::Value;
 
 use crate::verify::findings::{Check, Findings, Place};
-use crate::verify::lane::Work;
+use crate::verify::lane::{Contributed, Work};
 use crate::verify::ledger::{self, Did, Ledger, Stamp};
 use crate::verify::sums::Item;
 use crate::verify::windows::passed;
@@ -116,6 +116,11 @@ impl Record {
         Open { commit, bytes, stamp, hits: Vec::new(), called: self.terms }
     }
 
+    /// The last frame of a partition that has been consumed.
+    pub fn consumed(&self, partition: usize) -> u64 {
+        self.partitions.get(partition).map_or(0, |consumed| consumed.frame)
+    }
+
     /// The highest revision that has run.
     pub fn terms(&self) -> u64 {
         self.terms
@@ -144,12 +149,12 @@ impl Record {
         }
     }
 
-    /// Ends a commit: compares all that it holds. `digests` are those of the last frames that were consumed.
-    pub fn end(&mut self, open: Open, digests: &[Option<Digest>], findings: &mut Findings) {
+    /// Ends a commit: compares all that it holds. `contributed` are the last frames that were consumed.
+    pub fn end(&mut self, open: Open, contributed: &[Option<Contributed>], findings: &mut Findings) {
         let Open { commit, bytes, stamp, hits, called } = open;
         let Did { levels, windows } = self.ledger.end(&stamp);
         self.due.extend(windows);
-        self.check_frames(&commit, called, digests, findings);
+        self.check_frames(&commit, called, contributed, findings);
         self.check_hits(&commit, &hits, findings);
         self.check_levels(&commit, &levels, findings);
         self.check_windows(&commit, bytes, findings);
@@ -160,19 +165,19 @@ impl Record {
         &mut self,
         commit: &Commit,
         called: u64,
-        digests: &[Option<Digest>],
+        contributed: &[Option<Contributed>],
         findings: &mut Findings,
     ) {
         let mut fault =
             |what: String| findings.fault(Check::Commits, Place::of(topology::COMMITS, commit.commit), what);
         for (partition, (known, told)) in self.partitions.iter_mut().zip(&commit.partitions).enumerate() {
-            let digest = digests.get(partition).copied().flatten();
-            if digest.is_some_and(|digest| digest != told.digest) {
-                let what = format!(
-                    "frame {} of contributions-{partition} is not the one that it consumed",
-                    told.frame
-                );
-                fault(what);
+            match contributed.get(partition).copied().flatten() {
+                Some(Contributed { digest, written }) if digest != told.digest => fault(format!(
+                    "frame {} of contributions-{partition} is not the one that it consumed{}",
+                    told.frame,
+                    if written { ", as the allocations give it" } else { "" }
+                )),
+                _ => {}
             }
             if told.frame < known.frame {
                 fault(format!("it says that partition {partition} goes back to frame {}", told.frame));

@@ -1,8 +1,10 @@
 //! What the proof has found: per check how much was looked at, and the first faults with their places.
 //! Every room of [`crate::verify`] reports here; here it is written for people and for programs.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use jackpot_core::topology::Lane;
 use serde::Serialize;
 
 use crate::progress::{counted, grouped};
@@ -169,17 +171,29 @@ pub struct Line {
     pub faults: u64,
 }
 
+/// Frames of a lane that are not stored any more, since no stage needs them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trimmed {
+    /// The lane's stream.
+    pub stream: String,
+    /// How many.
+    pub frames: u64,
+    /// How many of them were computed again and found to be the recorded ones by their digests.
+    pub proved: u64,
+}
+
 /// What has been found so far.
 #[derive(Debug, Clone)]
 pub struct Findings {
     lines: Vec<Line>,
     told: Vec<Fault>,
+    trimmed: BTreeMap<(Lane, u16), (u64, u64)>,
 }
 
 impl Default for Findings {
     fn default() -> Self {
         let line = |check| Line { check, counted: 0, faults: 0 };
-        Self { lines: Check::ALL.map(line).into(), told: Vec::new() }
+        Self { lines: Check::ALL.map(line).into(), told: Vec::new(), trimmed: BTreeMap::new() }
     }
 }
 
@@ -195,6 +209,25 @@ impl Findings {
         if self.told.iter().filter(|fault| fault.check == check).count() < TOLD_MAX {
             self.told.push(Fault { check, place, what: what.into() });
         }
+    }
+
+    /// A frame of a partition's lane was trimmed.
+    pub fn trimmed(&mut self, lane: Lane, partition: u16) {
+        self.trimmed.entry((lane, partition)).or_default().0 += 1;
+    }
+
+    /// So many frames that were trimmed are the recorded ones by their digests.
+    pub fn proved(&mut self, lane: Lane, partition: u16, frames: u64) {
+        self.trimmed.entry((lane, partition)).or_default().1 += frames;
+    }
+
+    /// What was trimmed, by lane in the order of the flow, then by partition.
+    pub fn all_trimmed(&self) -> impl Iterator<Item = Trimmed> {
+        self.trimmed.iter().map(|(&(lane, partition), &(frames, proved))| Trimmed {
+            stream: lane.stream(partition),
+            frames,
+            proved,
+        })
     }
 
     /// One line per check.
@@ -224,18 +257,20 @@ struct Report<'a> {
     checks: &'a [Line],
     faults: u64,
     first: &'a [Fault],
+    trimmed: Vec<Trimmed>,
 }
 
 impl Findings {
     /// One object.
     pub fn json(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let (faults, first) = (self.faults(), self.told());
-        let report = Report { verified: faults == 0, checks: &self.lines, faults, first };
+        let trimmed = self.all_trimmed().collect();
+        let report = Report { verified: faults == 0, checks: &self.lines, faults, first, trimmed };
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
         Ok(())
     }
 
-    /// A line per check, then the first faults, or `verified`.
+    /// A line per check, one per lane of which frames were trimmed, then the first faults, or `verified`.
     pub fn text(&self, out: &mut impl Write) -> io::Result<()> {
         for Line { check, counted, faults } in &self.lines {
             let (one, many) = check.counts();
@@ -247,6 +282,7 @@ impl Findings {
             let counted = grouped(&counted.to_string());
             writeln!(out, "{:<13} {counted:>11} {noun:<11}  {verdict}", check.name())?;
         }
+        self.text_of_trimmed(out)?;
         if self.told.is_empty() {
             return writeln!(out, "verified");
         }
@@ -254,6 +290,28 @@ impl Findings {
             let wager = place.wager.as_ref().map_or_else(String::new, |wager| format!(", {wager}"));
             writeln!(out, "\n{}: {} {}{wager}", check.name(), place.stream, place.sequence)?;
             writeln!(out, "  {what}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Findings {
+    /// A line per lane, over all partitions.
+    fn text_of_trimmed(&self, out: &mut impl Write) -> io::Result<()> {
+        for lane in Lane::ALL {
+            let of = self.trimmed.iter().filter(|((of, _), _)| *of == lane);
+            let (frames, proved) = of.fold((0, 0), |sum, (_, more)| (sum.0 + more.0, sum.1 + more.1));
+            if frames == 0 {
+                continue;
+            }
+            let noun = if frames == 1 { "frame" } else { "frames" };
+            let name = lane.as_str();
+            let verdict = match proved {
+                0 => format!("of {name}: wagers and allocations stand for them"),
+                proved if proved == frames => format!("of {name}, computed again and proved by digest"),
+                proved => format!("of {name}, {} proved by digest", grouped(&proved.to_string())),
+            };
+            writeln!(out, "{:<13} {:>11} {noun:<11}  {verdict}", "trimmed", grouped(&frames.to_string()))?;
         }
         Ok(())
     }
@@ -288,6 +346,18 @@ mod tests {
         let report: serde_json::Value = serde_json::from_slice(&json).expect("an object");
         assert_eq!((&report["verified"], &report["faults"]), (&false.into(), &10.into()));
         assert_eq!(report["first"][5]["wager"], "eu1/1/0");
+        let mut trimmed = Findings::default();
+        for partition in [0, 0, 1] {
+            trimmed.trimmed(Lane::Validated, partition);
+            trimmed.trimmed(Lane::Contributions, partition);
+        }
+        trimmed.proved(Lane::Contributions, 0, 2);
+        let mut text = Vec::new();
+        trimmed.text(&mut text).expect("a buffer takes it");
+        let text = String::from_utf8(text).expect("text");
+        assert!(text.contains("3 frames       of validated: wagers and allocations stand"), "{text}");
+        assert!(text.contains("3 frames       of contributions, 2 proved by digest"), "{text}");
+        assert!(text.ends_with("\nverified\n") && text.lines().all(|line| line.len() <= 100), "{text}");
         let mut text = Vec::new();
         Findings::default().text(&mut text).expect("a buffer takes it");
         assert!(text.ends_with(b"\nverified\n"));

@@ -21,6 +21,8 @@ pub struct Intake<L: Log> {
     recorded_at: Millis,
     /// The revision in force behind what was read.
     revision: u64,
+    /// Whether frames get all that they read of the ingress, as it is stored.
+    entries: bool,
 }
 
 /// What a frame holds of the ingress.
@@ -28,12 +30,14 @@ pub struct Intake<L: Log> {
 pub struct Ingested {
     /// Its batches, in order.
     pub messages: Vec<Message>,
+    /// All messages as they are stored, where somebody cuts frames again.
+    pub entries: Vec<Entry>,
 }
 
 impl<L: Log> Intake<L> {
     /// From the first message on.
-    pub fn new(tape: Tape<L>) -> Self {
-        Self { tape, read: Ingress::default(), recorded_at: Millis(i64::MIN), revision: 0 }
+    pub fn new(tape: Tape<L>, entries: bool) -> Self {
+        Self { tape, read: Ingress::default(), recorded_at: Millis(i64::MIN), revision: 0, entries }
     }
 
     /// Reads up to where the frame says that it read, and compares what the frame says of it.
@@ -67,6 +71,9 @@ impl<L: Log> Intake<L> {
                     }
                 }
                 None => {}
+            }
+            if self.entries {
+                ingested.entries.push(entry);
             }
         }
         if header.ingress != self.read {

@@ -20,6 +20,8 @@ use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 
+use crate::verify::again::{Digests, Stages};
+use crate::verify::contributions;
 use crate::verify::findings::{Check, Findings, Place};
 use crate::verify::ingress::{Ingested, Intake};
 use crate::verify::leaves::{self, Tree};
@@ -34,8 +36,16 @@ use crate::verify::tape::Tape;
 pub struct Partition<L: Log> {
     number: u16,
     tapes: Vec<Tape<L>>,
-    /// By lane: the digest of the last frame, where that was there.
+    /// By lane: the first frame that is there, as far as that is known.
+    firsts: [u64; 5],
+    /// By lane: whether the last frame was trimmed.
+    trimmed: [bool; 5],
+    /// By lane: the digest of the last frame, where that was there, or what is recorded names it.
     chained: [Option<Digest>; 5],
+    /// Frames of `contributions-p` that were written again since a digest was found recorded.
+    written: u64,
+    /// The stages before allocate, where their frames are computed again, as far as that could be done.
+    stages: Option<Box<Stages>>,
     intake: Intake<L>,
     watermark: Option<Millis>,
     /// The latest event of an accepted wager.
@@ -52,14 +62,23 @@ pub struct Partition<L: Log> {
 pub struct Work {
     /// Its header, of whichever lane has one.
     pub header: Option<Header>,
-    /// The digest of the message in `contributions-p`.
-    pub contributions: Option<Digest>,
+    /// The message in `contributions-p`.
+    pub contributions: Option<Contributed>,
     /// What its allocations give the ledger.
     pub items: Vec<Item>,
     /// The terms that it was made under.
     pub terms: Option<Arc<Terms>>,
     /// What producers must have been told of it.
     pub notices: Vec<RefusalNotice>,
+}
+
+/// A frame of `contributions-p`.
+#[derive(Debug, Clone, Copy)]
+pub struct Contributed {
+    /// Its digest.
+    pub digest: Digest,
+    /// It was trimmed, and written again from the allocations.
+    pub written: bool,
 }
 
 /// A frame of one lane.
@@ -82,8 +101,9 @@ fn frame<B>(taken: &Option<Taken<B>>) -> Option<&Frame<B>> {
 }
 
 impl<L: Log> Partition<L> {
-    /// Opens its lanes, the last of the flow first: what is written meanwhile lags and never leads.
-    pub async fn open(log: &L, number: u16) -> anyhow::Result<Self> {
+    /// Opens its lanes, the last of the flow first: what is written meanwhile lags and never leads. `deep`: the frames
+    /// of the stages before allocate are computed again by these.
+    pub async fn open(log: &L, number: u16, deep: bool) -> anyhow::Result<Self> {
         let mut tapes = Vec::new();
         for lane in Lane::ALL.into_iter().rev() {
             tapes.push(Tape::open(log, lane.stream(number), lane.subject(number)).await?);
@@ -93,8 +113,12 @@ impl<L: Log> Partition<L> {
         Ok(Self {
             number,
             tapes,
+            firsts: [1; 5],
+            trimmed: [false; 5],
             chained: [Some(Digest::ZERO); 5],
-            intake: Intake::new(wagers),
+            written: 0,
+            stages: deep.then(|| Box::new(Stages::new(number))),
+            intake: Intake::new(wagers, deep),
             watermark: None,
             latest: None,
             numbers: BTreeMap::new(),
@@ -149,15 +173,19 @@ impl<L: Log> Partition<L> {
             audited: self.take(Lane::Audit, findings).await?,
         };
         self.check_links(&slice, findings);
-        let header = slice.headers().next().map(|(_, header)| header.clone());
-        let contributions = slice.contributions.as_ref().map(|taken| taken.digest);
-        let Some(header) = header else { return Ok(Work { contributions, ..Work::default() }) };
-        let ingested = self.intake.read(&self.place(Lane::Validated), &header, shelf, findings).await?;
+        let header = slice.headers().next().map(|(lane, header)| (lane, header.clone()));
+        let Some((lane, header)) = header else {
+            let contributions = self.contributed(&slice, None);
+            return Ok(Work { contributions, ..Work::default() });
+        };
+        let ingested = self.intake.read(&self.place(lane), &header, shelf, findings).await?;
         let terms = shelf.get(header.terms, findings).await?;
         let mut readings: Vec<_> = ingested.messages.iter().map(|_| None).collect();
         self.check_batches(&slice, &ingested, &mut readings, findings);
         self.check_numbers(&slice, &ingested, terms.as_deref(), findings);
-        self.check_watermark(&slice, &header, findings);
+        self.check_watermark(&slice, &header, &readings, findings);
+        self.compute_again(&slice, &ingested, terms.as_deref(), findings);
+        let contributions = self.contributed(&slice, terms.as_deref());
         let mut work = Work { header: Some(header), contributions, terms, ..Work::default() };
         if let Some(allocations) = frame(&slice.allocations) {
             if let Some(terms) = &work.terms {
@@ -184,7 +212,12 @@ impl<L: Log> Partition<L> {
         findings: &mut Findings,
     ) -> anyhow::Result<Option<Taken<B>>> {
         let entry = self.tapes[at(lane)].at(self.done).await?;
+        self.trimmed[at(lane)] = entry.is_none() && self.is_trimmed(lane).await?;
         let Some(entry) = entry else {
+            if self.trimmed[at(lane)] {
+                findings.trimmed(lane, self.number);
+                return Ok(None);
+            }
             if self.done <= self.last(lane) {
                 findings.fault(Check::Chains, self.place(lane), "the frame is not there");
             }
@@ -198,7 +231,20 @@ impl<L: Log> Partition<L> {
         Ok(Some(Taken { digest, frame }))
     }
 
-    fn read<B: Body>(&self, lane: Lane, entry: &Entry, findings: &mut Findings) -> Option<Frame<B>> {
+    /// Whether the frame, which is not there, lies before all that are: lanes are trimmed, also while this runs, and
+    /// records never.
+    async fn is_trimmed(&mut self, lane: Lane) -> anyhow::Result<bool> {
+        if is_record(lane) || self.done > self.last(lane) {
+            return Ok(false);
+        }
+        if self.done >= self.firsts[at(lane)] {
+            self.firsts[at(lane)] = self.tapes[at(lane)].first().await?;
+        }
+        Ok(self.done < self.firsts[at(lane)])
+    }
+
+    fn read<B: Body>(&mut self, lane: Lane, entry: &Entry, findings: &mut Findings) -> Option<Frame<B>> {
+        let written = if lane == Lane::Contributions { std::mem::take(&mut self.written) } else { 0 };
         let mut fault = |what: String| findings.fault(Check::Chains, self.place(lane), what);
         let frame = match Frame::<B>::decode(&entry.payload) {
             Ok(frame) => frame,
@@ -215,17 +261,96 @@ impl<L: Log> Partition<L> {
             );
             fault(what);
         }
-        if self.chained[at(lane)].is_some_and(|digest| digest != header.previous) {
-            fault("the frame does not follow the one before it: one of the two was changed".into());
+        match self.chained[at(lane)] {
+            Some(digest) if digest != header.previous => {
+                fault("the frame does not follow the one before it: one of the two was changed".into());
+            }
+            Some(_) if written > 0 => findings.proved(lane, self.number, written),
+            _ => {}
         }
         Some(frame)
+    }
+
+    /// The frame's message in `contributions-p`: as it is stored, or, where it was trimmed, written again. With it, of
+    /// the lanes that were trimmed, the digests by which their next frames are told.
+    fn contributed(&mut self, slice: &Slice, terms: Option<&Terms>) -> Option<Contributed> {
+        let allocations = frame(&slice.allocations);
+        if self.trimmed[at(Lane::Geofenced)] {
+            self.chained[at(Lane::Geofenced)] = allocations.map(|frame| frame.header.input);
+        }
+        if self.trimmed[at(Lane::Validated)] {
+            self.chained[at(Lane::Validated)] = frame(&slice.geofenced).map(|frame| frame.header.input);
+        }
+        if !self.trimmed[at(Lane::Contributions)] {
+            let stored = slice.contributions.as_ref();
+            return stored.map(|taken| Contributed { digest: taken.digest, written: false });
+        }
+        let chained = &mut self.chained[at(Lane::Contributions)];
+        let known = allocations.zip(terms).zip(*chained);
+        *chained = known.and_then(|((frame, terms), previous)| contributions::digest(frame, terms, previous));
+        self.written = if chained.is_some() { self.written + 1 } else { 0 };
+        chained.map(|digest| Contributed { digest, written: true })
+    }
+
+    /// A commit names the digest of a frame of `contributions-p`. It goes on from there, so that one change is one
+    /// finding.
+    pub fn committed(&mut self, frame: u64, digest: Digest, findings: &mut Findings) {
+        if frame != self.done || !self.trimmed[at(Lane::Contributions)] {
+            return;
+        }
+        let written = std::mem::take(&mut self.written);
+        if self.chained[at(Lane::Contributions)].replace(digest) == Some(digest) {
+            findings.proved(Lane::Contributions, self.number, written);
+        }
+    }
+
+    /// Has the stages compute their frames, and compares these with what is recorded of them. What follows a frame
+    /// that is another cannot be computed.
+    fn compute_again(
+        &mut self,
+        slice: &Slice,
+        ingested: &Ingested,
+        terms: Option<&Terms>,
+        findings: &mut Findings,
+    ) {
+        let Some(mut stages) = self.stages.take() else { return };
+        let (Some(allocations), Some(terms)) = (frame(&slice.allocations), terms) else { return };
+        let computed = match stages.next(allocations, &ingested.entries, terms) {
+            Ok(computed) => computed,
+            Err(why) => {
+                let what = format!("it cannot be computed again from wagers: {why}");
+                return findings.fault(Check::Chains, self.place(Lane::Allocations), what);
+            }
+        };
+        let Digests { validated, geofenced } = computed;
+        let by_geofence = frame(&slice.geofenced).map(|frame| frame.header.input);
+        let of_validated = slice.validated.as_ref().map(|taken| taken.digest).or(by_geofence);
+        let of_geofenced = slice.geofenced.as_ref().map_or(allocations.header.input, |taken| taken.digest);
+        for (lane, computed, recorded) in
+            [(Lane::Validated, validated, of_validated), (Lane::Geofenced, geofenced, Some(of_geofenced))]
+        {
+            if recorded.is_some_and(|recorded| recorded != computed) {
+                let what = "computed again from wagers it is another frame than the one that is recorded";
+                return findings.fault(Check::Chains, self.place(lane), what);
+            }
+        }
+        for lane in [Lane::Validated, Lane::Geofenced] {
+            if self.trimmed[at(lane)] {
+                findings.proved(lane, self.number, 1);
+            }
+        }
+        self.stages = Some(stages);
     }
 
     /// Each frame names the one it was made from, and says the same of its place.
     fn check_links(&self, slice: &Slice, findings: &mut Findings) {
         let digest = |lane| match lane {
             Lane::Geofenced => slice.validated.as_ref().map(|taken| taken.digest),
-            Lane::Allocations | Lane::Contributions => slice.geofenced.as_ref().map(|taken| taken.digest),
+            Lane::Allocations => slice.geofenced.as_ref().map(|taken| taken.digest),
+            Lane::Contributions => {
+                let beside = || frame(&slice.allocations).map(|frame| frame.header.input);
+                slice.geofenced.as_ref().map(|taken| taken.digest).or_else(beside)
+            }
             Lane::Audit => slice.allocations.as_ref().map(|taken| taken.digest),
             Lane::Validated => Some(Digest::ZERO),
         };
@@ -321,24 +446,33 @@ impl<L: Log> Partition<L> {
     }
 
     /// The watermark follows the events, never ahead of the latest one, and never goes back.
-    fn check_watermark(&mut self, slice: &Slice, header: &Header, findings: &mut Findings) {
-        if let Some(validated) = frame(&slice.validated) {
-            for batch in &validated.body.batches {
-                if let Verdict::Accepted(accepted) = &batch.verdict {
-                    let events = accepted.wagers.iter().map(|wager| wager.occurred_at);
-                    self.latest = self.latest.max(events.max());
-                }
+    fn check_watermark(
+        &mut self,
+        slice: &Slice,
+        header: &Header,
+        readings: &[Option<Reading>],
+        findings: &mut Findings,
+    ) {
+        let (lane, latest) = match (frame(&slice.validated), frame(&slice.allocations)) {
+            (Some(validated), _) => (Lane::Validated, latest_event(&validated.body)),
+            (None, Some(allocations)) if self.trimmed[at(Lane::Validated)] => {
+                (Lane::Allocations, latest_accepted(&allocations.body, readings))
             }
-            if header.watermark < self.watermark || header.watermark > self.latest {
-                let show = |at: Option<Millis>| at.map_or_else(|| "none".to_owned(), |at| at.to_string());
-                let what = format!(
-                    "the watermark is {}, after {}, and the latest event is of {}",
-                    show(header.watermark),
-                    show(self.watermark),
-                    show(self.latest)
-                );
-                findings.fault(Check::Chains, self.place(Lane::Validated), what);
+            _ => {
+                self.watermark = header.watermark.max(self.watermark);
+                return;
             }
+        };
+        self.latest = self.latest.max(latest);
+        if header.watermark < self.watermark || header.watermark > self.latest {
+            let show = |at: Option<Millis>| at.map_or_else(|| "none".to_owned(), |at| at.to_string());
+            let what = format!(
+                "the watermark is {}, after {}, and the latest event is of {}",
+                show(header.watermark),
+                show(self.watermark),
+                show(self.latest)
+            );
+            findings.fault(Check::Chains, self.place(lane), what);
         }
         self.watermark = header.watermark.max(self.watermark);
     }
@@ -470,6 +604,37 @@ impl Slice {
         ]
         .into_iter()
         .filter_map(|(lane, header)| Some((lane, header?)))
+    }
+}
+
+/// The latest event among the wagers that validate accepted.
+fn latest_event(body: &Validated) -> Option<Millis> {
+    let events = body.batches.iter().filter_map(|batch| match &batch.verdict {
+        Verdict::Accepted(accepted) => accepted.wagers.iter().map(|wager| wager.occurred_at).max(),
+        Verdict::Refused(_) => None,
+    });
+    events.max()
+}
+
+/// The same where the frame of `validated-p` was trimmed: by the raw wagers that validate did not refuse.
+fn latest_accepted(body: &Allocations, readings: &[Option<Reading>]) -> Option<Millis> {
+    let latest = |(batch, reading): (&Batch<Allocation>, &Option<Reading>)| {
+        let (Verdict::Accepted(accepted), Some(reading)) = (&batch.verdict, reading) else { return None };
+        let is_refused = |index: u16| {
+            let refused = |of: &Refusal| (of.index, of.stage, of.hit) == (index, StageName::Validate, None);
+            accepted.refusals.iter().any(refused)
+        };
+        let wagers = (0_u16..).zip(&reading.wagers).filter(|(index, _)| !is_refused(*index));
+        wagers.filter_map(|(_, wager)| Some(wager.as_ref().ok()?.occurred_at)).max()
+    };
+    body.batches.iter().zip(readings).filter_map(latest).max()
+}
+
+/// Whether a lane is kept for ever: what was trimmed of the others is proved by these.
+pub fn is_record(lane: Lane) -> bool {
+    match lane {
+        Lane::Validated | Lane::Geofenced | Lane::Contributions => false,
+        Lane::Allocations | Lane::Audit => true,
     }
 }
 

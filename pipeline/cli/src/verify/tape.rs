@@ -43,6 +43,11 @@ impl<L: Log> Tape<L> {
         self.last
     }
 
+    /// The sequence of the first message that the stream holds now.
+    pub async fn first(&self) -> anyhow::Result<u64> {
+        Ok(self.log.extent(&self.stream).await?.first)
+    }
+
     /// The next message, `None` at the end.
     pub async fn next(&mut self) -> anyhow::Result<Option<Entry>> {
         if let Some(entry) = self.ahead.take() {
