@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use super::model::{self, Frame, Raw, list, pico, text};
+use super::model::{self, Raw, list, pico, text};
 
 /// A connection to the server of a pipeline.
 pub struct Record {
@@ -117,8 +117,12 @@ impl Record {
         let frames: Vec<Vec<Frame>> = (0..partitions)
             .map(|p| self.all(&format!("allocations-{p}")).iter().map(|entry| head(&entry.payload)).collect())
             .collect();
-        let frame = |partition: usize, frame: u64| frames[partition][usize::try_from(frame).unwrap() - 1];
-        model::run(revisions, &raws.collect::<Vec<_>>(), &commits, frame, committed)
+        let reach =
+            |partition: usize, frame: u64| frames[partition][usize::try_from(frame).unwrap() - 1].reach;
+        let revisions: Vec<_> = revisions.values().cloned().collect();
+        let outcome = model::follow(&revisions, &raws.collect::<Vec<_>>(), &commits, reach, committed);
+        assert_eq!(outcome.left, 0, "all of every partition is committed");
+        outcome
     }
 
     /// The leaves of all partitions' Merkle trees: one for each wager, and one for each batch refused whole.
@@ -136,6 +140,13 @@ pub fn json(entry: &Entry) -> Value {
 /// Up to which ingress message a frame has read.
 pub fn reach(frame: &[u8]) -> u64 {
     head(frame).reach
+}
+
+/// What a frame says of itself: the last ingress message that it read, and its revision of the terms.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame {
+    pub reach: u64,
+    pub terms: u64,
 }
 
 /// What a frame's header says.

@@ -1,10 +1,13 @@
 //! An independent model of the pipeline: raw wagers in, exact totals out, written straight from the contract.
 //! It shares no code with the stages: its own amounts, windows of sequences, eligibility and ledger, over plain
-//! JSON values, slow and simple. No keys; the names of ISO 4217 and ISO 3166-1 that the tests use.
+//! JSON values, slow and simple. No keys, and no `sequence_from`; the names of ISO 4217 and ISO 3166-1 that the
+//! simulation and the tests of whole pipelines use. Both ask it, and nothing else does.
 //!
-//! What the contract leaves to the pipeline — the order in which partitions meet in the ledger — it takes from
-//! the record: the vectors in `commits`, the revision of the terms that each commit ran, and of each frame how far it
-//! reached into the ingress and which revision it names.
+//! What the contract leaves to the pipeline — the order in which partitions meet in the ledger, and with which commit
+//! a revision of the terms runs there — it takes from the record: the vectors and revisions in `commits`, and how far
+//! each frame reached into the ingress.
+
+#![expect(clippy::unwrap_used, reason = "a record that is not what it must be has failed the audit")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,8 +35,9 @@ pub struct Raw {
     pub body: Vec<u8>,
 }
 
-/// A level, in pico-units.
+/// A level, in pico-units. The amounts are those of its total.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the contract says what each is")]
 pub struct Level {
     pub current: i128,
     pub reserve: i128,
@@ -46,29 +50,25 @@ pub struct Level {
     pub hits: u64,
     pub base: i128,
     pub ceiling: Option<i128>,
+    /// What waits for the next hit.
     pub pending: Pending,
     increment_ppm: i128,
     reserve_ppm: i128,
     minor: i128,
 }
 
-/// What waits for a level's next hit.
+/// What of a level waits for its next hit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the contract says what each is")]
 pub struct Pending {
     pub increment_ppm: Option<i128>,
     pub reserve_ppm: Option<i128>,
     pub ceiling: Option<i128>,
 }
 
-/// What a frame of the spine says of itself: the last ingress message that it read, and its revision of the terms.
-#[derive(Debug, Clone, Copy)]
-pub struct Frame {
-    pub reach: u64,
-    pub terms: u64,
-}
-
 /// A paid hit.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the contract says what each is")]
 pub struct Hit {
     pub pool: String,
     pub level: String,
@@ -80,69 +80,99 @@ pub struct Hit {
     pub from_house: i128,
 }
 
+/// What becomes of the batches that came on one source's subject.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Accepted batches.
+    pub batches: u64,
+    /// Batches that were refused whole.
+    pub refused_batches: u64,
+    /// Allocated wagers.
+    pub wagers: u64,
+    /// Refused wagers of accepted batches.
+    pub refused_wagers: u64,
+    /// The highest accepted number.
+    pub highest: u64,
+}
+
 /// What the model says must come out.
 #[derive(Debug, Default)]
 pub struct Outcome {
+    /// The levels, by pool and level.
     pub levels: BTreeMap<(String, String), Level>,
+    /// The hits, in the ledger's order.
     pub hits: Vec<Hit>,
     /// `(id, reason)`, sorted.
     pub refusals: Vec<(String, String)>,
     /// Wagers that were allocated, to a pool or to none.
     pub allocated: u64,
+    /// What became of each source's batches, by operator and source of the subject, where the terms knew both.
+    pub sources: BTreeMap<(String, String), Tally>,
+    /// Batches that no commit has consumed.
+    pub left: usize,
 }
 
-/// Runs the model. `frame(p, n)` is frame `n` of partition `p`, and `committed` is shown what there is after each commit.
+/// Runs the model over these revisions of the terms. `reach(p, n)` is the ingress position that frame `n` of partition
+/// `p` read up to.
 pub fn run(
-    revisions: &BTreeMap<u64, Value>,
+    revisions: &[Value],
     raws: &[Raw],
     commits: &[Value],
-    frame: impl Fn(usize, u64) -> Frame,
-    mut committed: impl FnMut(&Value, &Outcome),
+    reach: impl Fn(usize, u64) -> u64,
 ) -> Outcome {
-    let none = Value::Null;
-    let (accepted, interactions, places, outcome) = Default::default();
-    let mut model = Model { terms: &none, accepted, interactions, places, outcome };
+    follow(revisions, raws, commits, reach, |_, _| {})
+}
+
+/// The same; `after` sees what must have come out after each commit. Refusals are not sorted before the end.
+pub fn follow(
+    revisions: &[Value],
+    raws: &[Raw],
+    commits: &[Value],
+    reach: impl Fn(usize, u64) -> u64,
+    mut after: impl FnMut(&Value, &Outcome),
+) -> Outcome {
+    let mut model = Model::new(revisions);
     let mut lanes: BTreeMap<usize, Vec<&Raw>> = BTreeMap::new();
     for raw in raws {
-        let words: Vec<_> = raw.subject.split('.').collect();
-        if words.len() == 4 {
-            lanes.entry(words[1].parse().unwrap()).or_default().push(raw);
+        let mut words = raw.subject.split('.');
+        if words.next() == Some("lane") {
+            lanes.entry(words.next().unwrap().parse().unwrap()).or_default().push(raw);
         }
     }
     let mut next: BTreeMap<usize, usize> = BTreeMap::new();
-    let mut consumed: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut ran = 0;
     for commit in commits {
-        let runs = commit["terms"].as_u64().unwrap();
-        if runs > ran {
-            model.learn(&revisions[&runs]);
-            ran = runs;
-        }
-        for (partition, until) in list(commit, "partitions").iter().enumerate() {
+        model.take_up(commit["terms"].as_u64().unwrap());
+        for (partition, consumed) in list(commit, "partitions").iter().enumerate() {
+            let frame = consumed["frame"].as_u64().unwrap();
+            let until = if frame == 0 { 0 } else { reach(partition, frame) };
             let lane = lanes.get(&partition).map_or(&[][..], Vec::as_slice);
             let at = next.entry(partition).or_default();
-            let from = consumed.insert(partition, until["frame"].as_u64().unwrap()).unwrap_or(0);
-            for number in from + 1..=consumed[&partition] {
-                let Frame { reach, terms } = frame(partition, number);
-                assert!(terms <= runs, "a commit runs the revisions of its frames");
-                model.terms = &revisions[&terms];
-                while *at < lane.len() && lane[*at].position <= reach {
-                    model.batch(lane[*at]);
-                    *at += 1;
-                }
+            while *at < lane.len() && lane[*at].position <= until {
+                model.message(partition, lane[*at]);
+                *at += 1;
             }
         }
-        committed(commit, &model.outcome);
+        after(commit, &model.outcome);
     }
-    for (partition, lane) in &lanes {
-        assert_eq!(next.get(partition), Some(&lane.len()), "all of partition {partition} is committed");
-    }
+    let behind = |partition: &usize| next.get(partition).copied().unwrap_or(0);
+    let left = lanes.iter().flat_map(|(partition, lane)| &lane[behind(partition)..]);
+    model.outcome.left = left.filter(|raw| !raw.is_marker()).count();
     model.outcome.refusals.sort();
     model.outcome
 }
 
+impl Raw {
+    fn is_marker(&self) -> bool {
+        self.subject.split('.').count() == 3
+    }
+}
+
 struct Model<'a> {
-    terms: &'a Value,
+    revisions: BTreeMap<u64, &'a Value>,
+    /// By partition: the revision of the last marker.
+    in_force: BTreeMap<usize, u64>,
+    /// The highest revision that a commit has run.
+    ran: u64,
     accepted: BTreeMap<String, BTreeSet<u64>>,
     interactions: BTreeMap<(String, String), BTreeSet<u64>>,
     places: Places,
@@ -150,49 +180,90 @@ struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    /// Takes a revision up, at the beginning of a commit.
-    fn learn(&mut self, terms: &Value) {
-        for pool in list(terms, "pools") {
+    fn new(revisions: &'a [Value]) -> Self {
+        let numbered = revisions.iter().map(|terms| (terms["revision"].as_u64().unwrap(), terms));
+        let (accepted, interactions, places, outcome) = Default::default();
+        let in_force = BTreeMap::new();
+        Self { revisions: numbered.collect(), in_force, ran: 0, accepted, interactions, places, outcome }
+    }
+
+    /// The ledger runs a revision.
+    fn take_up(&mut self, revision: u64) {
+        if revision <= self.ran {
+            return;
+        }
+        self.ran = revision;
+        for pool in list(self.revisions[&revision], "pools") {
             for level in list(pool, "levels") {
-                let key = (text(pool, "pool").to_owned(), text(level, "level").to_owned());
-                match self.outcome.levels.get_mut(&key) {
-                    Some(known) => known.learn(level),
-                    None => drop(self.outcome.levels.insert(key, Level::new(pool, level))),
-                }
+                let key = (text(pool, "pool").into(), text(level, "level").into());
+                let new = || Level::new(pool, level);
+                self.outcome.levels.entry(key).or_insert_with(new).learn(level);
             }
         }
+    }
+
+    fn message(&mut self, partition: usize, raw: &Raw) {
+        let in_force = self.in_force.entry(partition).or_default();
+        if raw.is_marker() {
+            let marker: Value = serde_json::from_slice(&raw.body).unwrap();
+            *in_force = marker["revision"].as_u64().unwrap().max(*in_force);
+            return;
+        }
+        assert!(*in_force <= self.ran, "a frame's revision runs in the ledger");
+        static NONE: Value = Value::Null;
+        let terms = self.revisions.get(in_force).copied().unwrap_or(&NONE);
+        self.batch(terms, raw);
     }
 
     fn refuse(&mut self, id: &str, reason: &str) {
         self.outcome.refusals.push((id.into(), reason.into()));
     }
 
-    fn batch(&mut self, raw: &Raw) {
+    fn batch(&mut self, terms: &Value, raw: &Raw) {
         let unnamed = format!("@{}", raw.position);
         let Ok(batch) = serde_json::from_slice::<Value>(&raw.body) else {
+            self.tally(terms, raw).refused_batches += 1;
             return self.refuse(&unnamed, "malformed");
         };
         let id = match (identifier(&batch["source"]), whole(&batch["sequence"])) {
             (Some(source), Some(sequence)) => format!("{source}/{sequence}"),
             _ => unnamed,
         };
-        if let Err(reason) = self.judge(raw, &batch) {
+        if let Err(reason) = self.judge(terms, raw, &batch) {
+            self.tally(terms, raw).refused_batches += 1;
             return self.refuse(&id, reason);
         }
+        let before = self.outcome.allocated;
         for (index, wager) in list(&batch, "wagers").iter().enumerate() {
             let id = format!("{id}/{index}");
-            match self.wager(raw, &batch, wager) {
+            match self.wager(terms, raw, &batch, wager) {
                 Err(reason) => self.refuse(&id, reason),
                 Ok(place) => {
                     self.outcome.allocated += 1;
-                    self.post(&id, &batch, wager, &place);
+                    self.post(terms, &id, &batch, wager, &place);
                 }
             }
         }
+        let allocated = self.outcome.allocated - before;
+        let wagers = u64::try_from(list(&batch, "wagers").len()).unwrap();
+        let tally = self.tally(terms, raw);
+        tally.batches += 1;
+        tally.wagers += allocated;
+        tally.refused_wagers += wagers - allocated;
+        tally.highest = tally.highest.max(whole(&batch["sequence"]).unwrap());
+    }
+
+    /// Where to count what came on a subject; what is counted for a source that the terms do not know is dropped.
+    fn tally(&mut self, terms: &Value, raw: &Raw) -> &mut Tally {
+        let words: Vec<_> = raw.subject.split('.').collect();
+        let listed = |entry: &Value| entry["operator"] == words[2] && entry["source"] == words[3];
+        let known = list(terms, "sources").iter().any(listed);
+        let key = if known { (words[2].into(), words[3].into()) } else { Default::default() };
+        self.outcome.sources.entry(key).or_default()
     }
 
     /// Whether the batch stands, and remembers it if it does.
-    fn judge(&mut self, raw: &Raw, batch: &Value) -> Result<(), &'static str> {
+    fn judge(&mut self, terms: &Value, raw: &Raw, batch: &Value) -> Result<(), &'static str> {
         match &batch["schema"] {
             Value::String(schema) if schema == "wager-batch/1" => {}
             Value::String(_) => return Err("unsupported_schema"),
@@ -210,7 +281,7 @@ impl<'a> Model<'a> {
             return Err("subject_mismatch");
         }
         let listed = |entry: &Value| entry["source"] == source && entry["operator"] == operator;
-        if !list(self.terms, "sources").iter().any(listed) {
+        if !list(terms, "sources").iter().any(listed) {
             return Err("unknown_source");
         }
         let accepted = self.accepted.entry(source.into()).or_default();
@@ -225,7 +296,13 @@ impl<'a> Model<'a> {
     }
 
     /// Where the wager was made, if it stands by validate, geofence and allocate in this order.
-    fn wager(&mut self, raw: &Raw, batch: &Value, wager: &Value) -> Result<String, &'static str> {
+    fn wager(
+        &mut self,
+        terms: &Value,
+        raw: &Raw,
+        batch: &Value,
+        wager: &Value,
+    ) -> Result<String, &'static str> {
         if !well_formed(wager) {
             return Err("invalid_field");
         }
@@ -246,99 +323,97 @@ impl<'a> Model<'a> {
         if interaction + 64 < highest || !seen.insert(interaction) {
             return Err("duplicate_interaction");
         }
-        let place = self.places.place(self.terms, batch, wager)?;
-        let known = list(self.terms, "games").iter().any(|game| game["game"] == wager["game"]);
+        let place = self.places.place(terms, batch, wager)?;
+        let known = list(terms, "games").iter().any(|game| game["game"] == wager["game"]);
         if known { Ok(place) } else { Err("unknown_game") }
     }
 
     /// Takes the wager to its pools, then pays its hits.
-    fn post(&mut self, id: &str, batch: &Value, wager: &Value, place: &str) {
-        let mut joined = Vec::new();
-        for pool in list(self.terms, "pools") {
-            let Some(eligible) = self.eligible(pool, batch, wager, place).filter(|_| joined.len() < 8) else {
+    fn post(&mut self, terms: &Value, id: &str, batch: &Value, wager: &Value, place: &str) {
+        let (mut joined, mut winnable) = (0, BTreeSet::new());
+        for pool in list(terms, "pools") {
+            let Some(eligible) = eligible(terms, pool, batch, wager, place).filter(|_| joined < 8) else {
                 continue;
             };
-            joined.push(text(pool, "pool"));
+            joined += 1;
             for level in list(pool, "levels") {
                 let key = (text(pool, "pool").to_owned(), text(level, "level").to_owned());
                 self.outcome.levels.get_mut(&key).unwrap().contribute(eligible);
+                winnable.insert(key);
             }
         }
-        let mut taken = BTreeSet::new();
         for hit in list(wager, "hits") {
             let name = |field: &str| hit[field].as_str().unwrap_or_default().to_owned();
             let key = (name("pool"), name("level"));
-            let pays = joined.contains(&key.0.as_str()) && taken.insert(key.clone());
-            match self.outcome.levels.get_mut(&key).filter(|_| pays) {
-                Some(level) => self.outcome.hits.push(level.pay(key, id)),
-                None => self.refuse(id, "hit_refused"),
+            // A level can be won that is in the terms of the frame, and once.
+            if winnable.remove(&key) {
+                let level = self.outcome.levels.get_mut(&key).unwrap();
+                self.outcome.hits.push(level.pay(key, id));
+            } else {
+                self.refuse(id, "hit_refused");
             }
         }
     }
+}
 
-    /// What of the wager counts in the pool, in micro-units of its currency.
-    fn eligible(&self, pool: &Value, batch: &Value, wager: &Value, place: &str) -> Option<i128> {
-        let any = |field: &str, name: &str| {
-            pool[field].is_null() || strings(pool, field).any(|entry| entry == "*" || entry == name)
-        };
-        let funds = text(wager, "funds");
-        let funded = if pool["funds"].is_null() {
-            funds == "cash"
-        } else {
-            strings(pool, "funds").any(|f| f == funds)
-        };
-        let opted = pool["requires_opt_in"] != true || wager["opt_in"] == true;
-        let fits = any("operators", text(batch, "operator"))
-            && any("games", text(wager, "game"))
-            && within(place, pool)
-            && funded
-            && opted;
-        if !fits {
-            return None;
-        }
-        let micro = amount(&wager["amount"]).unwrap();
-        let converted = if wager["currency"] == pool["currency"] {
-            micro
-        } else {
-            let pair = list(self.terms, "exchange_rates")
-                .iter()
-                .find(|rate| rate["from"] == wager["currency"] && rate["to"] == pool["currency"])?;
-            half_even(micro * decimal(text(pair, "rate"), 9), 1_000_000_000)
-        };
-        let least = pool["min_wager"].as_str().map_or(0, |text| decimal(text, 6));
-        let most = pool["max_wager"].as_str().map(|text| decimal(text, 6));
-        (converted >= least).then(|| most.map_or(converted, |most| converted.min(most)))
+/// What of the wager counts in the pool, in micro-units of its currency.
+fn eligible(terms: &Value, pool: &Value, batch: &Value, wager: &Value, place: &str) -> Option<i128> {
+    let any = |field: &str, name: &str| {
+        pool[field].is_null() || strings(pool, field).any(|entry| entry == "*" || entry == name)
+    };
+    let funds = text(wager, "funds");
+    let funded =
+        if pool["funds"].is_null() { funds == "cash" } else { strings(pool, "funds").any(|f| f == funds) };
+    let opted = pool["requires_opt_in"] != true || wager["opt_in"] == true;
+    let fits = any("operators", text(batch, "operator"))
+        && any("games", text(wager, "game"))
+        && within(place, pool)
+        && funded
+        && opted;
+    if !fits {
+        return None;
     }
+    let micro = amount(&wager["amount"]).unwrap();
+    let converted = if wager["currency"] == pool["currency"] {
+        micro
+    } else {
+        let pair = list(terms, "exchange_rates")
+            .iter()
+            .find(|rate| rate["from"] == wager["currency"] && rate["to"] == pool["currency"])?;
+        half_even(micro * decimal(text(pair, "rate"), 9), 1_000_000_000)
+    };
+    let least = pool["min_wager"].as_str().map_or(0, |text| decimal(text, 6));
+    let most = pool["max_wager"].as_str().map(|text| decimal(text, 6));
+    (converted >= least).then(|| most.map_or(converted, |most| converted.min(most)))
 }
 
 impl Level {
     fn new(pool: &Value, level: &Value) -> Self {
         let base = pico(text(level, "base"));
+        let (increment_ppm, reserve_ppm) = rates(level);
         Self {
             current: base,
             house: base,
             base,
             ceiling: level["ceiling"].as_str().map(pico),
-            increment_ppm: level["increment_ppm"].as_u64().unwrap().into(),
-            reserve_ppm: level["reserve_ppm"].as_u64().unwrap_or(0).into(),
+            increment_ppm,
+            reserve_ppm,
             minor: if pool["currency"] == "JPY" { PICO } else { PICO / 100 },
             ..Self::default()
         }
     }
 
-    /// A rate, and a ceiling below what there is now, wait for the next hit; the rest holds at once.
+    /// Takes a revision up. What waits for a hit is what differs from what is in force.
     fn learn(&mut self, level: &Value) {
-        let increment = level["increment_ppm"].as_u64().unwrap().into();
-        let reserve = level["reserve_ppm"].as_u64().unwrap_or(0).into();
+        let (increment, reserve) = rates(level);
         let ceiling = level["ceiling"].as_str().map(pico);
-        let lowered = ceiling != self.ceiling && ceiling.is_some_and(|ceiling| ceiling < self.current);
         self.base = pico(text(level, "base"));
         self.pending = Pending {
-            increment_ppm: if increment == self.increment_ppm { None } else { Some(increment) },
-            reserve_ppm: if reserve == self.reserve_ppm { None } else { Some(reserve) },
-            ceiling: if lowered { ceiling } else { None },
+            increment_ppm: (increment != self.increment_ppm).then_some(increment),
+            reserve_ppm: (reserve != self.reserve_ppm).then_some(reserve),
+            ceiling: ceiling.filter(|&ceiling| ceiling < self.current && Some(ceiling) != self.ceiling),
         };
-        if !lowered {
+        if self.pending.ceiling.is_none() {
             self.ceiling = ceiling;
         }
     }
@@ -377,6 +452,12 @@ impl Level {
         let (wager, current) = (wager.into(), self.current);
         Hit { pool, level, wager, payoff, current, from_diversion, from_reserve, from_house }
     }
+}
+
+/// The increment and reserve rates of a level.
+fn rates(level: &Value) -> (i128, i128) {
+    let reserve = level["reserve_ppm"].as_u64().unwrap_or(0);
+    (level["increment_ppm"].as_u64().unwrap().into(), reserve.into())
 }
 
 /// Whether every field has its form, but for the amount's digits and the currency's code.
