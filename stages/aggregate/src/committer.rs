@@ -151,10 +151,23 @@ impl<L: Log> Committer<L> {
         {
             self.books = books.rewind().map_err(|error| Contradiction(error.to_string()))?;
         }
-        match self.hold(tail).await? {
+        match self.hold(tail).await? && self.can_go_on().await? {
             true => Ok(self.books.take().expect("they hold a commit")),
             false => self.open_books(tail).await,
         }
+    }
+
+    /// Whether the frames behind what the books have consumed are still there: they are trimmed behind the snapshots of
+    /// the process at work, while this one stands by.
+    async fn can_go_on(&self) -> Result<bool, Trouble> {
+        let consumed = self.books.iter().flat_map(|books| books.partitions());
+        for (partition, consumed) in (0..).zip(consumed) {
+            let stream = Lane::Contributions.stream(partition);
+            if self.context.log.extent(&stream).await?.first > consumed.frame.max(1) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Opens all partitions behind what the books have consumed, and computes the commits up to the last one.

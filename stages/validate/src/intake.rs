@@ -201,9 +201,11 @@ impl<L: Log> Intake<L> {
         Ok(reader)
     }
 
-    /// A process that knows nothing takes a snapshot back, if there is one.
+    /// A process that knows nothing takes a snapshot back, if there is one; and one that stood by while what it has not
+    /// folded was trimmed.
     async fn take_back(&mut self, stream: &str, end: u64) -> Result<(), Trouble> {
-        if self.state.tail().frame > 0 {
+        let known = self.state.tail().frame;
+        if known > 0 && self.context.log.extent(stream).await?.first <= known + 1 {
             return Ok(());
         }
         let key = Key::partition(StageName::Validate, self.partition);

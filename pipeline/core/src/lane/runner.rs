@@ -60,9 +60,11 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         Ok((resume.from, resume.again))
     }
 
-    /// Takes a snapshot back, where what this process has folded is of no use for an output that ends so.
+    /// Takes a snapshot back, where what this process has folded is of no use for an output that ends so, or what comes
+    /// next was trimmed while it stood by.
     async fn take_back(&mut self, end: u64) -> Result<(), Trouble> {
-        if self.lane.goes_on_from(end) {
+        let input = self.context.log.extent(&S::INPUT.stream(self.partition)).await?;
+        if self.lane.goes_on_from(end) && input.first <= self.lane.taken() + 1 {
             return Ok(());
         }
         let key = Key::partition(S::NAME, self.partition);
