@@ -49,7 +49,8 @@ pub enum StoreError {
     Taken(u64),
     /// Nobody claimed the number.
     #[error(
-        "revision {0} of the terms is not in the log; it was never applied here, or the stream `terms` was lost"
+        "revision {0} of the terms is not in the log: it was never applied here, or the stream `terms` lost it; apply it \
+         again with `jackpot terms apply`, or restore the stream from a backup"
     )]
     Missing(u64),
     /// What is stored is not what its digest says.
