@@ -52,6 +52,16 @@ impl<'a> Slices<'a> {
     }
 }
 
+/// A message of a view, as text.
+pub fn shown_text(entry: &Entry) -> Result<&str, Contradiction> {
+    std::str::from_utf8(&entry.payload).map_err(|_| {
+        let Entry { sequence, subject, .. } = entry;
+        Contradiction(format!(
+            "message {sequence} on {subject} is no text: something else published it; remove it"
+        ))
+    })
+}
+
 /// What of a level's or window's entry names its subject.
 #[derive(Debug, Deserialize)]
 pub struct Named<'a> {

@@ -14,7 +14,7 @@ use jackpot_core::stage::Contradiction;
 use jackpot_core::topology;
 use serde_json::value::RawValue;
 
-use crate::views::{Named, Slices};
+use crate::views::{Named, Slices, shown_text};
 
 /// Messages in flight at most; they are small.
 const IN_FLIGHT_MAX: usize = 256;
@@ -89,6 +89,7 @@ impl<L: Log> ExactView<L> {
                 self.sent
             ))));
         }
+        self.check_last(commits).await?;
         let (mut low, mut high) = (1, commits + 1);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -96,6 +97,34 @@ impl<L: Log> ExactView<L> {
         }
         self.read = low - 1;
         Ok(low)
+    }
+
+    /// That the last message of the view is the one that is committed in its place: commits that lost their tail and grew
+    /// again may be as long as they were.
+    async fn check_last(&self, commits: u64) -> Result<(), Trouble> {
+        let (log, stream) = (&self.context.log, self.kind.stream());
+        let Some(last) = log.get(stream, self.sent).await? else { return Ok(()) };
+        let shown = shown_text(&last)?;
+        let commit = Named::read(shown)?.commit;
+        let foreign = || {
+            Contradiction(format!(
+                "message {} of {stream} is not what commit {commit} holds in its place: commits lost acknowledged \
+                 messages and grew again, or one of them was changed; restore both streams from a backup and let \
+                 `jackpot verify` tell which is right",
+                self.sent
+            ))
+        };
+        if !(1..=commits).contains(&commit) {
+            return Err(foreign().into());
+        }
+        let entry = stored(log, topology::COMMITS, commit).await?;
+        let slices = Slices::read(&entry)?;
+        let total = self.kind.count(&slices.counts);
+        let mut held = (1..=total).rev().zip(self.kind.entries(slices).into_iter().rev());
+        match held.find(|&(sequence, _)| sequence == self.sent) {
+            Some((_, json)) if json.get() == shown => Ok(()),
+            _ => Err(foreign().into()),
+        }
     }
 
     async fn count_at(&self, commit: u64) -> Result<u64, Trouble> {

@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep_until};
 
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::recovery::Trouble;
-use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG};
+use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, stored};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::topology::{self, SETTLED, settled};
 
 use crate::views::exact::settle;
-use crate::views::{Named, Slices};
+use crate::views::{Named, Slices, shown_text};
 
 /// Between the acknowledgement of one message of a level and the next one: what is stored is then at least so far apart.
 const LEVEL_INTERVAL: Duration = Duration::from_millis(50);
@@ -66,7 +66,31 @@ impl<L: Log> TotalsView<L> {
                  the stream from a backup or a replica"
             ))));
         }
+        if let Some(entry) = entry {
+            self.check_last(&entry, commits).await?;
+        }
         Ok(settled + 1)
+    }
+
+    /// That the last message of the view is committed: commits that lost their tail and grew again may be as long as they
+    /// were.
+    async fn check_last(&self, last: &Entry, commits: u64) -> Result<(), Trouble> {
+        let shown = shown_text(last)?;
+        let Named { pool, level, commit, .. } = Named::read(shown)?;
+        let held = if (1..=commits).contains(&commit) {
+            let entry = stored(&self.context.log, topology::COMMITS, commit).await?;
+            Slices::read(&entry)?.levels.iter().any(|json| json.get() == shown)
+        } else {
+            false
+        };
+        if held {
+            return Ok(());
+        }
+        Err(Trouble::Contradiction(Contradiction(format!(
+            "the total of {pool}/{level} that is shown is not what commit {commit} holds: commits lost acknowledged \
+             messages and grew again, or one of them was changed; restore both streams from a backup and let `jackpot \
+             verify` tell which is right"
+        ))))
     }
 
     /// Takes in what a commit changed.
@@ -95,12 +119,7 @@ impl<L: Log> TotalsView<L> {
     async fn shown(&self, subject: &str) -> Result<u64, Trouble> {
         match self.context.log.last(topology::TOTALS, subject).await? {
             None => Ok(0),
-            Some(entry) => {
-                let json = std::str::from_utf8(&entry.payload).map_err(|_| {
-                    Contradiction(format!("the last message of {subject} is no text; remove it"))
-                })?;
-                Ok(Named::read(json)?.commit)
-            }
+            Some(entry) => Ok(Named::read(shown_text(&entry)?)?.commit),
         }
     }
 
