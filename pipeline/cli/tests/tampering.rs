@@ -15,14 +15,15 @@ use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::symbols::Symbols;
 use jackpot_core::frame::validated::Validated;
 use jackpot_core::frame::{Body, Frame};
-use jackpot_core::log::Log;
+use jackpot_core::log::{Append, Appender, Expect, Log};
 use jackpot_core::money::Micro;
 use jackpot_core::record::LevelTotals;
+use jackpot_core::refusal::StageName;
 use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 use serde_json::{Value, json};
 
-use crate::stages::{Process, World, end};
+use crate::stages::{Process, World, end, until};
 
 #[path = "support/stages.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
@@ -39,6 +40,8 @@ struct Scene {
     /// The number of each source's last batch.
     sequences: [u64; 2],
     running: Vec<Process>,
+    /// Flags of all stages.
+    flags: &'static [&'static str],
 }
 
 /// The source whose batches go to a partition.
@@ -49,6 +52,36 @@ fn source(partition: u16) -> String {
 impl Scene {
     /// All stages run, and three frames of each partition are in totals and audit.
     async fn open() -> Self {
+        Self::open_with(&[]).await
+    }
+
+    /// The same, with snapshots as often as can be, until all lanes are trimmed.
+    async fn open_trimmed() -> Self {
+        let mut scene = Self::open_with(&["--snapshot-bytes", "1"]).await;
+        for _ in 0..50 {
+            if scene.is_trimmed().await {
+                return scene;
+            }
+            for partition in 0..PARTITIONS {
+                scene.publish(partition, Lane::Audit).await;
+                scene.world.settled(partition).await;
+            }
+        }
+        panic!("lanes are trimmed before there are 50 frames more");
+    }
+
+    async fn is_trimmed(&self) -> bool {
+        for lane in [Lane::Validated, Lane::Geofenced, Lane::Contributions] {
+            for partition in 0..PARTITIONS {
+                if self.world.log.extent(&lane.stream(partition)).await.unwrap().first <= 1 {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn open_with(flags: &'static [&'static str]) -> Self {
         let sources: Vec<_> =
             (0..PARTITIONS).map(|p| json!({"source": source(p), "operator": "acme"})).collect();
         let terms = json!({
@@ -61,7 +94,7 @@ impl Scene {
             ]}],
         });
         let world = World::start(PARTITIONS, &terms).await;
-        let mut scene = Self { world, sequences: [0; 2], running: Vec::new() };
+        let mut scene = Self { world, sequences: [0; 2], running: Vec::new(), flags };
         scene.run(&STAGES).await;
         for partition in 0..PARTITIONS {
             scene.publish(partition, Lane::Audit).await;
@@ -74,7 +107,7 @@ impl Scene {
 
     async fn run(&mut self, stages: &[&'static str]) {
         for stage in stages {
-            self.running.push(self.world.stage(stage, &[]).await);
+            self.running.push(self.world.stage(stage, self.flags).await);
         }
     }
 
@@ -106,6 +139,20 @@ impl Scene {
         assert!(said.contains("; "), "{stage} says what to do: {said}");
         assert_eq!(process.metric("jackpot_partition_stopped", "0").await, 1, "{stage}");
         assert_eq!(process.metric("jackpot_partition_stopped", "1").await, 0, "{stage}");
+    }
+
+    /// A part has stopped, and others may have for the same reason; gives its sentence.
+    async fn stopped_among(&self, stage: &str, part: &str, label: &str) -> String {
+        let process = self.process(stage);
+        let start = format!("{part} stopped: ");
+        let said = until(&format!("{stage} says that {part} has stopped"), async || {
+            let (status, body) = process.get("/readyz").await;
+            let said = body.lines().find_map(|line| line.strip_prefix(&start)).map(str::to_owned);
+            said.filter(|_| status == 503)
+        })
+        .await;
+        assert_eq!(process.metric("jackpot_partition_stopped", label).await, 1, "{stage}");
+        said
     }
 
     /// What is published for partition 1 still reaches totals and audit.
@@ -425,6 +472,130 @@ async fn nats_a_spine_that_lost_its_tail_is_made_again() {
     };
     assert_eq!(payloads(scene.world.read(&Lane::Validated.stream(0)).await), payloads(before));
     scene.run(&["geofence", "allocate", "aggregate", "audit"]).await;
+    scene.all_goes_on().await;
+    scene.end(&STAGES).await;
+}
+
+/// `validated-0` was deleted, and `init` made it anew, when its beginning had long been trimmed.
+#[tokio::test]
+async fn nats_a_trimmed_stream_made_anew_stops_its_partition() {
+    let mut scene = Scene::open_trimmed().await;
+    scene.end(&STAGES).await;
+    scene.world.replace(&Lane::Validated.stream(0), &[]).await;
+    scene.run(&STAGES).await;
+    scene
+        .stopped("geofence", "validated-0 ends at frame 0, but geofenced-0 holds frames made from it up to")
+        .await;
+    scene.stopped("validate", "frame 1 cannot be made again: what geofence made of it is not there").await;
+    scene.the_other_goes_on().await;
+    scene.end(&STAGES).await;
+
+    let mut scene = Scene::open_trimmed().await;
+    scene.end(&STAGES).await;
+    scene.world.replace(&Lane::Geofenced.stream(0), &[]).await;
+    scene.run(&STAGES).await;
+    scene.stopped("geofence", "geofenced-0 ends at frame 0, but there is a snapshot behind frame").await;
+    scene
+        .stopped("allocate", "geofenced-0 ends at frame 0, but allocations-0 holds frames made from it up to")
+        .await;
+    scene.the_other_goes_on().await;
+    scene.end(&STAGES).await;
+}
+
+/// The states of partition 0, as their snapshots are listed.
+fn states() -> [(StageName, String); 2] {
+    [StageName::Validate, StageName::Geofence].map(|stage| (stage, topology::snapshots(stage, "0")))
+}
+
+/// Lists of snapshots that another deployment wrote.
+#[tokio::test]
+async fn nats_snapshots_of_another_deployment_stop_their_partition() {
+    let mut other = Scene::open_trimmed().await;
+    other.end(&STAGES).await;
+    let mut scene = Scene::open_trimmed().await;
+    let last = other.world.log.extent(&Lane::Geofenced.stream(0)).await.unwrap().last;
+    while scene.world.reached(Lane::Audit, 0).await < last {
+        scene.publish(0, Lane::Audit).await;
+    }
+    scene.end(&STAGES).await;
+    let mut appender = scene.world.log.appender().await.unwrap();
+    for (_, subject) in states() {
+        let list = other.world.log.last(topology::SNAPSHOTS, &subject).await.unwrap().unwrap();
+        let append = Append { subject, headers: Vec::new(), payload: list.payload, expect: Expect::Any };
+        appender.send(append).await.unwrap();
+        appender.acknowledged().await.unwrap();
+    }
+    scene.run(&STAGES).await;
+    scene
+        .stopped("validate", "of validated-0 is not the one that the snapshot of validate 0 was taken behind")
+        .await;
+    scene
+        .stopped("geofence", "of geofenced-0 is not the one that the snapshot of geofence 0 was taken behind")
+        .await;
+    scene.the_other_goes_on().await;
+    scene.end(&STAGES).await;
+}
+
+/// The stream `snapshots` was emptied: of partition 0 first, then of all.
+#[tokio::test]
+async fn nats_lost_snapshots_stop_what_they_are_needed_for() {
+    let mut scene = Scene::open_trimmed().await;
+    scene.end(&STAGES).await;
+    let log = scene.world.log.clone();
+    let last = log.extent(topology::SNAPSHOTS).await.unwrap().last;
+    for (stage, list) in states() {
+        for filter in [list, topology::snapshots_all(stage, "0")] {
+            log.trim(topology::SNAPSHOTS, Some(&filter), last + 1).await.unwrap();
+        }
+    }
+    scene.run(&STAGES).await;
+    let none =
+        |state: &str| format!("the stream `snapshots` holds no snapshot of {state} for what was before");
+    scene.stopped("validate", &none("validate 0")).await;
+    scene.stopped("geofence", &none("geofence 0")).await;
+    scene.the_other_goes_on().await;
+    scene.end(&STAGES).await;
+
+    let last = log.extent(topology::SNAPSHOTS).await.unwrap().last;
+    log.trim(topology::SNAPSHOTS, None, last + 1).await.unwrap();
+    scene.run(&STAGES).await;
+    for stage in ["validate", "geofence"] {
+        for partition in ["0", "1"] {
+            let said = scene.stopped_among(stage, &format!("partition {partition}"), partition).await;
+            assert!(said.contains(&none(&format!("{stage} {partition}"))), "{said}");
+        }
+    }
+    let said = scene.stopped_among("aggregate", "ledger commits", "commits").await;
+    assert!(said.contains(&none("aggregate commits")), "{said}");
+    scene.end(&STAGES).await;
+}
+
+/// The stream `terms` was deleted and made anew: who starts then and needs them stops, and all goes on once it is restored.
+#[tokio::test]
+async fn nats_missing_terms_stop_what_they_are_needed_for() {
+    let mut scene = Scene::open().await;
+    scene.end(&STAGES).await;
+    let terms: Vec<_> = scene
+        .world
+        .read(topology::TERMS)
+        .await
+        .into_iter()
+        .map(|entry| (entry.subject.to_string(), entry.payload))
+        .collect();
+    scene.world.replace(topology::TERMS, &[]).await;
+    scene.run(&STAGES).await;
+    for stage in ["validate", "geofence", "allocate", "audit"] {
+        for partition in ["0", "1"] {
+            let said = scene.stopped_among(stage, &format!("partition {partition}"), partition).await;
+            assert!(said.contains("revision 1"), "{stage}: {said}");
+            assert!(said.contains("; "), "{stage} says what to do: {said}");
+        }
+    }
+    let said = scene.stopped_among("aggregate", "ledger commits", "commits").await;
+    assert!(said.contains("revision 1"), "{said}");
+    scene.end(&STAGES).await;
+    scene.world.replace(topology::TERMS, &terms).await;
+    scene.run(&STAGES).await;
     scene.all_goes_on().await;
     scene.end(&STAGES).await;
 }

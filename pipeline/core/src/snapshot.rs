@@ -191,6 +191,36 @@ pub async fn greatest<L: Log>(
     }
 }
 
+/// Whoever takes no snapshot back for an `output` that ends at `end` begins with the first message of the `input`, which
+/// must be there: it is trimmed only for snapshots.
+///
+/// # Errors
+/// A contradiction where the input was trimmed.
+pub async fn none_needed<L: Log>(
+    log: &L,
+    key: &Key,
+    (output, end): (&str, u64),
+    input: &str,
+) -> Result<(), Trouble> {
+    let first = log.extent(input).await?.first;
+    if first <= 1 {
+        return Ok(());
+    }
+    let (all, _) = list(log, key).await?;
+    Err(Trouble::Contradiction(Contradiction(match all.last() {
+        Some(newest) => format!(
+            "{output} ends at frame {end}, but there is a snapshot behind frame {}: it lost acknowledged frames; restore \
+             the stream from a backup or a replica",
+            newest.frame
+        ),
+        None => format!(
+            "{input} begins with frame {first}, and the stream `snapshots` holds no snapshot of {} {} for what was before: \
+             it was emptied; restore it from a backup or a replica",
+            key.stage, key.label
+        ),
+    })))
+}
+
 /// Reads the parts of a snapshot.
 async fn content<L: Log>(log: &L, key: &Key, kept: &Kept) -> Result<Vec<u8>, Trouble> {
     let filter = topology::snapshot_parts(key.stage, &key.label, kept.frame);

@@ -241,6 +241,10 @@ impl<L: Log> Committer<L> {
             ))));
         }
         let found = snapshot::greatest(log, &key, topology::COMMITS, tail, books::SNAPSHOT_FORMAT).await?;
+        for partition in (0..self.partitions).filter(|_| found.is_none()) {
+            let input = Lane::Contributions.stream(partition);
+            snapshot::none_needed(log, &key, (topology::COMMITS, tail), &input).await?;
+        }
         let opened = match found {
             Some((kept, content)) => {
                 self.archived = kept.frame;

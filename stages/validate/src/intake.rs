@@ -211,9 +211,11 @@ impl<L: Log> Intake<L> {
         let key = Key::partition(StageName::Validate, self.partition);
         let (all, _) = snapshot::list(&self.context.log, &key).await?;
         self.vouched = all.last().map_or(0, |newest| newest.frame);
-        if let Some((kept, bytes)) =
-            snapshot::greatest(&self.context.log, &key, stream, end, SNAPSHOT_FORMAT).await?
-        {
+        let found = snapshot::greatest(&self.context.log, &key, stream, end, SNAPSHOT_FORMAT).await?;
+        if found.is_none() {
+            snapshot::none_needed(&self.context.log, &key, (stream, end), stream).await?;
+        }
+        if let Some((kept, bytes)) = found {
             let unreadable = |error: Unreadable| error.of(&key, kept.frame);
             let mut content = Saved(&bytes);
             self.before = content.take().map_err(unreadable)?;

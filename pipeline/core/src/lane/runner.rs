@@ -70,10 +70,15 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         let key = Key::partition(S::NAME, self.partition);
         let stream = S::OUTPUTS[0].stream(self.partition);
         let found = snapshot::greatest(&self.context.log, &key, &stream, end, S::SNAPSHOT_FORMAT).await?;
-        if let Some((kept, content)) = found {
-            self.lane.thaw(&kept, &content).map_err(|error| error.of(&key, kept.frame))?;
+        match found {
+            Some((kept, content)) => {
+                Ok(self.lane.thaw(&kept, &content).map_err(|error| error.of(&key, kept.frame))?)
+            }
+            None => {
+                let input = S::INPUT.stream(self.partition);
+                snapshot::none_needed(&self.context.log, &key, (&stream, end), &input).await
+            }
         }
-        Ok(())
     }
 
     /// Freezes the stage's state when a snapshot is due, and hands it in once its frame is stored.
