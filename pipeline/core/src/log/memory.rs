@@ -70,6 +70,12 @@ impl Memory {
         }
     }
 
+    /// Loses what a stream holds behind `last`, as a broker does that had not synced it; what comes next gets those numbers
+    /// again. Gives what is lost. Readers that are open notice nothing: a broker that does this has gone away.
+    pub fn lose(&self, stream: &str, last: u64) -> Vec<Entry> {
+        self.streams().get_mut(stream).map_or_else(Vec::new, |stream| stream.lose(last))
+    }
+
     fn streams(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
         self.shared.streams.lock().expect("nobody panics while holding the streams")
     }
@@ -188,6 +194,14 @@ impl Stored {
             }
         }
         self.first = self.entries.first_key_value().map_or(self.last + 1, |(first, _)| *first);
+    }
+
+    fn lose(&mut self, last: u64) -> Vec<Entry> {
+        let lost: Vec<_> = self.entries.range(last + 1..).map(|(_, entry)| entry.clone()).collect();
+        lost.iter().for_each(|entry| self.remove(entry.sequence));
+        self.last = self.last.min(last);
+        self.first = self.entries.first_key_value().map_or(self.last + 1, |(first, _)| *first);
+        lost
     }
 
     fn last_of(&self, subject: &str) -> u64 {
@@ -379,5 +393,33 @@ impl Appender for MemoryAppender {
 
     fn in_flight(&self) -> usize {
         self.fates.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_lost_is_gone_and_its_numbers_are_given_again() {
+        let memory = Memory::new([StreamSettings::record("s", &["s.*"], 1_000)], || Millis(0));
+        let append = |subject: &str, last| Append {
+            subject: subject.into(),
+            headers: Vec::new(),
+            payload: Bytes::from_static(b"x"),
+            expect: Expect::Last(last),
+        };
+        for (last, subject) in (0..).zip(["s.a", "s.b", "s.a"]) {
+            memory.store(vec![append(subject, last)]).unwrap();
+        }
+        let lost: Vec<_> = memory.lose("s", 1).iter().map(|entry| entry.sequence).collect();
+        assert_eq!(lost, [2, 3]);
+        let last = memory.last("s", "s.*").await.unwrap().map(|entry| entry.sequence);
+        let extent = memory.extent("s").await.unwrap();
+        assert_eq!((last, extent.first, extent.last), (Some(1), 1, 1));
+        assert_eq!(memory.store(vec![append("s.b", 1)]).unwrap(), 2);
+        assert_eq!(memory.lose("s", 0).len(), 2);
+        let extent = memory.extent("s").await.unwrap();
+        assert_eq!((extent.first, extent.last, extent.bytes), (1, 0, 0));
     }
 }
