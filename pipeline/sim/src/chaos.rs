@@ -68,8 +68,15 @@ impl Mischief {
 
     /// Acts until `until`, then leaves everything to heal.
     pub async fn act(&mut self, chaos: Chaos, until: Instant) {
+        let mut loss = chaos.loss.map(|after| Instant::now() + Duration::from_millis(after));
         while Instant::now() < until {
             sleep(TICK).await;
+            if loss.take_if(|at| *at <= Instant::now()).is_some() {
+                let down = Duration::from_millis(self.dice.between(10, 4_000));
+                self.trace
+                    .say(format_args!("the broker loses what it had not synced, and is away for {down:?}"));
+                self.network.lose_tail(down).await;
+            }
             self.fleet.borrow_mut().tend();
             let due = |every: Option<u64>, dice: &mut Dice| {
                 // A tick is a twentieth of a second.

@@ -11,6 +11,9 @@ use clap::Parser;
 use sim::scenario::{self, Report};
 use tracing_subscriber::filter::LevelFilter;
 
+/// How often a long run says how far it is.
+const SAY_EVERY: u64 = 1_000;
+
 /// Runs the whole pipeline in one thread over a faulty log, from a seed, and audits what comes out.
 #[derive(Parser)]
 #[command(name = "sim")]
@@ -68,7 +71,13 @@ fn main() -> ExitCode {
                         return;
                     }
                     match try_seed(seed, &cli) {
-                        Ok(report) => sum.lock().expect("nobody panics with the sum").add(&report),
+                        Ok(report) => {
+                            let mut sum = sum.lock().expect("nobody panics with the sum");
+                            sum.add(&report);
+                            if sum.runs % SAY_EVERY == 0 {
+                                eprintln!("{sum}");
+                            }
+                        }
                         Err(why) => {
                             failed.store(true, Ordering::Relaxed);
                             eprintln!("seed {seed} failed: {why}; replay with: cargo run -p sim -- --seed {seed} --trace");
@@ -113,6 +122,7 @@ struct Sum {
     hits: usize,
     frames: usize,
     commits: usize,
+    stopped: u64,
 }
 
 impl Sum {
@@ -125,17 +135,18 @@ impl Sum {
         self.hits += report.counted.hits;
         self.frames += report.counted.frames;
         self.commits += report.counted.commits;
+        self.stopped += u64::from(report.stopped > 0);
     }
 }
 
 impl std::fmt::Display for Sum {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { runs, polls, simulated, allocated, refusals, hits, frames, commits } = self;
+        let Self { runs, polls, simulated, allocated, refusals, hits, frames, commits, stopped } = self;
         let minutes = simulated.as_secs() / 60;
         write!(
             f,
             "{runs} runs, {minutes} simulated minutes, {polls} polls, {frames} frames, {commits} commits, {allocated} \
-             wagers allocated, {refusals} refusals, {hits} hits"
+             wagers allocated, {refusals} refusals, {hits} hits; {stopped} runs in which somebody had to stop"
         )
     }
 }

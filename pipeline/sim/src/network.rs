@@ -24,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jackpot_core::log::jetstream::setup::StreamSettings;
 use jackpot_core::log::memory::Memory;
-use jackpot_core::log::{Append, AppendError, Appender, Entry, Log, LogError};
+use jackpot_core::log::{Append, AppendError, Appender, Entry, Extent, Log, LogError};
 use jackpot_core::time::Millis;
 use jackpot_core::topology;
 use tokio::sync::{Notify, mpsc, watch};
@@ -68,6 +68,7 @@ struct State {
     listeners: Vec<Listener>,
     /// By stream: what was trimmed off it.
     trimmed: BTreeMap<String, Vec<Entry>>,
+    lost: Vec<(String, Vec<Entry>)>,
 }
 
 /// A process as the network sees it.
@@ -119,6 +120,7 @@ impl Network {
             serial: 0,
             listeners: Vec::new(),
             trimmed: BTreeMap::new(),
+            lost: Vec::new(),
         };
         let broker = Memory::new(settings.clone(), move || shown.now());
         Arc::new(Self { broker, settings, clock, trace, state: Mutex::new(state), posted: Notify::new() })
@@ -159,6 +161,31 @@ impl Network {
     /// Changes the weather.
     pub fn set_weather(&self, weather: Weather) {
         self.state().weather = weather;
+    }
+
+    /// The broker goes away, and comes back without what it had not synced: of some streams, the last few messages.
+    pub async fn lose_tail(&self, down: Duration) {
+        for host in self.hosts() {
+            self.cut(host, down);
+        }
+        for settings in &self.settings {
+            let count = {
+                let State { dice, .. } = &mut *self.state();
+                if dice.below(3) == 0 { dice.between(1, 12) } else { 0 }
+            };
+            let Ok(Extent { last, .. }) = self.broker.extent(&settings.name).await else { continue };
+            let lost = self.broker.lose(&settings.name, last.saturating_sub(count));
+            if let Some(first) = lost.first() {
+                let (count, first) = (lost.len(), first.sequence);
+                self.trace.say(format_args!("{} loses {count} messages, from {first} on", settings.name));
+                self.state().lost.push((settings.name.clone(), lost));
+            }
+        }
+    }
+
+    /// What was lost, stream by stream.
+    pub fn lost(&self) -> Vec<(String, Vec<Entry>)> {
+        self.state().lost.clone()
     }
 
     /// Connects a process that starts.

@@ -50,8 +50,8 @@ pub struct Chaos {
     pub fill: Option<u64>,
     /// The clock of the broker, or of a process, jumps.
     pub jump: Option<u64>,
-    /// The broker loses what it has not synced. At most once a run.
-    pub loss: bool,
+    /// The broker loses what it has not synced, once, after so many milliseconds.
+    pub loss: Option<u64>,
 }
 
 impl Profile {
@@ -72,6 +72,8 @@ impl Profile {
             snapshot_bytes: *dice.pick(&[1, 2_000, 20_000, u64::MAX]),
         };
         let (sources, batches) = (dice.between(1, 4), dice.between(20, 120));
+        let busy_s = dice.between(10, 40);
+        let loss = (!quiet && dice.below(8) == 0).then(|| dice.between(3_000, busy_s * 1_000 - 2_000));
         Self {
             stages,
             processes: [0; 5].map(|_| *dice.pick(&[0, 1, 1, 2, 2, 3])),
@@ -79,9 +81,9 @@ impl Profile {
             batches: usize::try_from(if dice.below(10) == 0 { batches * 3 } else { batches })
                 .expect("a small number"),
             revisions: *dice.pick(&[1, 1, 2, 3, 4]),
-            busy: Duration::from_secs(dice.between(10, 40)),
+            busy: Duration::from_secs(busy_s),
             weather: if quiet { Weather::FAIR } else { Weather::draw(&mut dice) },
-            chaos: if quiet { Chaos::default() } else { Chaos::draw(&mut dice) },
+            chaos: if quiet { Chaos::default() } else { Chaos { loss, ..Chaos::draw(&mut dice) } },
         }
     }
 }
@@ -98,7 +100,7 @@ impl Chaos {
             outage: every(12),
             fill: every(8),
             jump: every(8),
-            loss: false,
+            loss: None,
         }
     }
 }

@@ -16,8 +16,8 @@ use jackpot_core::topology::{self, Lane};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::auditor::record::Record;
-use crate::auditor::{self, Counted, Expected};
+use crate::auditor::record::{Lost, Record};
+use crate::auditor::{self, Counted, Expected, remains};
 use crate::chaos::Mischief;
 use crate::dice::Dice;
 use crate::executor::{Executor, Group, Handle};
@@ -31,6 +31,8 @@ use crate::workload::Workload;
 
 /// How long it may take to come to rest when nothing goes wrong any more.
 const REST_MAX: Duration = Duration::from_secs(240);
+/// Where somebody has stopped, nothing more comes once nothing came for so long.
+const STILL: Duration = Duration::from_secs(30);
 /// The view of sources is at rest when it has shown nothing for so long.
 const QUIET: Duration = Duration::from_secs(4);
 /// How often it is looked.
@@ -47,8 +49,10 @@ pub struct Report {
     pub polls: u64,
     /// How much time was simulated.
     pub simulated: Duration,
-    /// What the auditor counted.
+    /// What the auditor counted; nothing where somebody has stopped.
     pub counted: Counted,
+    /// How many parts have stopped, since the broker lost what it had acknowledged.
+    pub stopped: usize,
 }
 
 /// Runs a seed; `aloud` prints what happens.
@@ -119,10 +123,15 @@ impl World {
         self.trace.say(format_args!("all trouble ends"));
         self.network.set_weather(Weather::FAIR);
         self.fleet.borrow_mut().heal();
-        self.rest(&profile, &outside).await;
+        if !self.lost().is_empty() {
+            self.apply_again(&profile, &revisions);
+        }
+        let whole = self.rest(&profile, &outside).await;
         self.leave().await;
-        self.witness(&profile).await;
-        self.leave().await;
+        if whole {
+            self.witness(&profile).await;
+            self.leave().await;
+        }
         let record = Record::read(&self.network, &self.streams).await;
         let acknowledged = self.acknowledged.borrow().clone();
         let expected = Expected {
@@ -130,13 +139,21 @@ impl World {
             seconds: &profile.stages.windows.seconds,
             revisions: &revisions,
             acknowledged: &acknowledged,
+            lost: &self.lost(),
+        };
+        let counted = if whole {
+            auditor::audit(&record, &expected)
+        } else {
+            remains::audit(&record, &expected, &self.fleet.borrow().stopped);
+            Counted::default()
         };
         Report {
             digest: record.digest(),
             fingerprint: self.trace.fingerprint(),
             polls: 0,
             simulated: self.start.elapsed(),
-            counted: auditor::audit(&record, &expected),
+            counted,
+            stopped: self.fleet.borrow().stopped.len(),
         }
     }
 
@@ -165,9 +182,23 @@ impl World {
         outside
     }
 
-    /// Waits until all that was published is everywhere, and all windows are closed.
-    async fn rest(&self, profile: &Profile, outside: &[Group]) {
+    fn lost(&self) -> Lost {
+        Lost::new(self.network.lost())
+    }
+
+    /// The operator applies the terms again, since the broker may have lost them.
+    fn apply_again(&self, profile: &Profile, revisions: &[Value]) {
+        let again = revisions.iter().map(|terms| (Duration::ZERO, terms.clone())).collect();
+        let (link, trace) = (self.network.join(501), self.trace.clone());
+        let work = producers::apply(link, profile.stages.partitions, again, trace, self.start);
+        self.handle.spawn(self.handle.group(), Box::pin(work));
+    }
+
+    /// Waits until all that was published is everywhere, and all windows are closed; false where it will not be, since
+    /// the broker has lost what it had acknowledged, and somebody has stopped.
+    async fn rest(&self, profile: &Profile, outside: &[Group]) -> bool {
         let until = Instant::now() + REST_MAX;
+        let (mut lengths, mut still) = (Vec::new(), Instant::now());
         let mut published = false;
         loop {
             self.look();
@@ -183,6 +214,14 @@ impl World {
                 unsettled(self.network.broker(), profile).await
             };
             let Some(what) = what else { break };
+            let now = self.lengths().await;
+            if std::mem::replace(&mut lengths, now.clone()) != now {
+                still = Instant::now();
+            }
+            if still.elapsed() > STILL && !self.fleet.borrow().stopped.is_empty() {
+                self.trace.say(format_args!("somebody has stopped, and nothing goes on: {what}"));
+                return false;
+            }
             if Instant::now() >= until {
                 let report = self.fleet.borrow().report();
                 panic!("stuck: after {} s without trouble {what}\n{report}", REST_MAX.as_secs());
@@ -202,6 +241,7 @@ impl World {
             assert!(Instant::now() < until + REST_MAX, "stuck: sources are shown for ever");
         }
         self.trace.say(format_args!("all is at rest"));
+        self.fleet.borrow().stopped.is_empty()
     }
 
     /// The last sequence of a stream.
@@ -212,7 +252,9 @@ impl World {
     fn look(&self) {
         let mut fleet = self.fleet.borrow_mut();
         fleet.tend();
-        if let Some((part, why)) = fleet.stopped.first() {
+        if let Some((part, why)) = fleet.stopped.first()
+            && self.network.lost().is_empty()
+        {
             panic!("{part} stopped, and nothing contradicts anything: {why}");
         }
     }
@@ -266,8 +308,13 @@ async fn unsettled(broker: &Memory, profile: &Profile) -> Option<String> {
     let Some(commit) = commit else { return Some("there is no commit".into()) };
     let commit: Commit = serde_json::from_slice(&commit.payload).expect("a commit is JSON");
     let longest = profile.stages.windows.seconds.iter().max().expect("there are windows");
-    // Wagers may lie five seconds ahead of the clock, which may have been set back since.
-    let at = latest(broker).await;
+    // Wagers may lie five seconds ahead of the clock, which may have been set back since; and a new level's base is in a
+    // window that was open when the ledger first ran its revision.
+    let changed = broker.get(topology::COMMITS, commit.counts.changed).await.expect("the stream is there");
+    let changed =
+        changed.map(|entry| serde_json::from_slice::<Commit>(&entry.payload).expect("a commit is JSON"));
+    let opened = changed.into_iter().flat_map(|commit| commit.partitions).filter_map(|of| of.watermark).max();
+    let at = latest(broker).await.max(opened.unwrap_or(Millis(0)));
     let closed = at.plus(i64::from(*longest) * 1_000 + 6_000);
     for (partition, consumed) in (0..).zip(&commit.partitions) {
         let newest = last(topology::WAGERS, &topology::batches_filter(partition)).await;

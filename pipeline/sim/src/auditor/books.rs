@@ -16,12 +16,16 @@ use serde_json::Value;
 
 use super::Expected;
 use super::model::{self, Level, Outcome, Raw, list, millis, pico, text};
-use super::record::{Header, Record, hex, sha256};
+use super::record::{Header, Lost, Record, hex, sha256};
 
-/// What was acknowledged is stored where the acknowledgement says, and as it was published (I8).
-pub fn assert_acknowledged(record: &Record, acknowledged: &[(u64, Bytes)]) {
+/// What was acknowledged is stored where the acknowledgement says, and as it was published (I8), but for what the broker
+/// lost.
+pub fn assert_acknowledged(record: &Record, lost: &Lost, acknowledged: &[(u64, Bytes)]) {
     let stored = record.entries("wagers");
-    for (sequence, body) in acknowledged {
+    let gone = |sequence, body| {
+        lost.of("wagers").iter().any(|entry| entry.sequence == sequence && entry.payload == body)
+    };
+    for (sequence, body) in acknowledged.iter().filter(|(sequence, body)| !gone(*sequence, body)) {
         let place = usize::try_from(sequence - 1).expect("a length");
         let kept = stored.get(place).is_some_and(|entry| entry.payload == body);
         assert!(kept, "message {sequence} of wagers was acknowledged, and is not there");
@@ -30,19 +34,27 @@ pub fn assert_acknowledged(record: &Record, acknowledged: &[(u64, Bytes)]) {
 
 /// Every commit is what fresh books make of the frames that it names.
 pub fn assert_commits_computed(record: &Record, expected: &Expected<'_>) {
+    let frames: Vec<Vec<Bytes>> = (0..expected.partitions)
+        .map(|partition| record.entries(&Lane::Contributions.stream(partition)))
+        .map(|entries| entries.iter().map(|entry| entry.payload.clone()).collect())
+        .collect();
+    assert_made_of(record, expected, &frames);
+}
+
+/// Every commit is what fresh books make of these frames, by partition.
+pub fn assert_made_of(record: &Record, expected: &Expected<'_>, stored: &[Vec<Bytes>]) {
     let windows = WindowSettings { seconds: expected.seconds.to_vec(), max_skew_s: 1 };
     let mut books = Books::start(1, expected.partitions, windows).expect("books open");
     let mut taken: Vec<usize> = vec![0; usize::from(expected.partitions)];
     for entry in record.entries("commits") {
         let commit: Value = serde_json::from_slice(&entry.payload).expect("a commit is JSON");
         let mut frames = Vec::new();
-        for (partition, consumed) in (0..).zip(list(&commit, "partitions")) {
-            let stored = record.entries(&Lane::Contributions.stream(partition));
-            let at = &mut taken[usize::from(partition)];
+        for (partition, consumed) in list(&commit, "partitions").iter().enumerate() {
+            let at = &mut taken[partition];
             let until = usize::try_from(number(consumed, "frame")).expect("a length");
-            for entry in &stored[*at..until] {
-                let frame = Frame::<Contributions>::decode(&entry.payload).expect("a frame");
-                frames.push(Taken { digest: Digest::of(&entry.payload), frame });
+            for payload in &stored[partition][*at..until] {
+                let frame = Frame::<Contributions>::decode(payload).expect("a frame");
+                frames.push(Taken { digest: Digest::of(payload), frame });
             }
             *at = until;
         }
@@ -73,12 +85,17 @@ pub fn assert_modelled(record: &Record, expected: &Expected<'_>) -> Outcome {
         .map(|partition| record.entries(&Lane::Validated.stream(partition)))
         .map(|entries| entries.iter().map(|entry| Header::read(&entry.payload)).collect())
         .collect();
+    follow(expected, &raws, &commits, &frames)
+}
+
+/// Holds every commit to the model. `frames` are the headers of each partition's frames.
+pub fn follow(expected: &Expected<'_>, raws: &[Raw], commits: &[Value], frames: &[Vec<Header>]) -> Outcome {
     let frame =
         |partition: usize, number: u64| &frames[partition][usize::try_from(number - 1).expect("a length")];
     let reach = |partition: usize, number: u64| frame(partition, number).position;
     let mut known: BTreeMap<(String, String), Value> = BTreeMap::new();
     let mut hits = Vec::new();
-    model::follow(expected.revisions, &raws, &commits, reach, |commit, outcome| {
+    model::follow(expected.revisions, raws, commits, reach, |commit, outcome| {
         for (partition, consumed) in list(commit, "partitions").iter().enumerate() {
             let consumed = number(consumed, "frame");
             assert!(
@@ -90,9 +107,8 @@ pub fn assert_modelled(record: &Record, expected: &Expected<'_>) -> Outcome {
             known.insert(key(level), level.clone());
         }
         hits.extend(list(commit, "hits").iter().map(hit));
-        let (shown, modelled) = (known.iter(), outcome.levels.iter());
         assert_eq!(known.len(), outcome.levels.len(), "commit {}: all levels are open", commit["commit"]);
-        for ((name, total), (of, level)) in shown.zip(modelled) {
+        for ((name, total), (of, level)) in known.iter().zip(&outcome.levels) {
             assert_eq!(name, of);
             assert_level(total, level, &commit["commit"]);
         }

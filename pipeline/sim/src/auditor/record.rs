@@ -14,6 +14,27 @@ pub struct Record {
     streams: BTreeMap<String, Vec<Entry>>,
 }
 
+/// What the broker lost although it had acknowledged it, by stream.
+#[derive(Default)]
+pub struct Lost(BTreeMap<String, Vec<Entry>>);
+
+impl Lost {
+    /// Of each stream, the messages.
+    pub fn new(lost: Vec<(String, Vec<Entry>)>) -> Self {
+        Self(lost.into_iter().collect())
+    }
+
+    /// What a stream lost.
+    pub fn of(&self, stream: &str) -> &[Entry] {
+        self.0.get(stream).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether nothing was.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// What of a frame's header the auditor looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named as in schemas/frames.md")]

@@ -101,7 +101,6 @@ impl<'a> Line<'a> {
         self.sequence += match dice.below(60) {
             0 => dice.between(2, 5),
             1 => dice.between(1_000, 1_050),
-            2 => 1_000_001,
             _ => 1,
         };
         let count = if dice.below(40) == 0 { dice.between(60, 300) } else { dice.between(1, 10) };
@@ -121,7 +120,7 @@ impl<'a> Line<'a> {
 
     /// The batch as one that is refused whole.
     fn spoilt(&self, dice: &mut Dice, mut batch: Value) -> String {
-        match dice.below(10) {
+        match dice.below(11) {
             0 => return "no JSON".into(),
             1 => return "[1, 2]".into(),
             2 => batch["schema"] = json!("wager-batch/2"),
@@ -131,6 +130,7 @@ impl<'a> Line<'a> {
             6 => batch["operator"] = json!("nobody"),
             7 => batch["sequence"] = json!(self.sequence.saturating_sub(1_025).max(1)),
             8 => batch["sequence"] = json!("17"),
+            9 => batch["sequence"] = json!(self.sequence + 1_100_000),
             _ => batch["source"] = json!("Upper Case"),
         }
         batch.to_string()

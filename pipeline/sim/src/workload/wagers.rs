@@ -30,16 +30,24 @@ const NEW_BRUNSWICK: (&str, &str) = ("40.4862", "-74.4518");
 const OREBRO: (&str, &str) = ("59.2747", "15.2152");
 const LONDON: (&str, &str) = ("51.5074", "-0.1278");
 
-const EUROPE: [Home; 7] = [
+const ACME: [Home; 7] = [
     home(Some("MT"), None),
     home(Some("MT"), Some(MALTA)),
     home(None, Some(MALTA)),
     home(Some("GB"), Some(LONDON)),
+    home(Some("GB"), None),
     home(Some("DE"), None),
-    home(Some("SE"), Some(OREBRO)),
     home(Some("FR"), None),
 ];
-const AMERICA: [Home; 6] = [
+const FJORDBET: [Home; 6] = [
+    home(Some("SE"), None),
+    home(Some("SE"), Some(OREBRO)),
+    home(None, Some(OREBRO)),
+    home(Some("MT"), Some(MALTA)),
+    home(Some("MT"), None),
+    home(Some("GB"), None),
+];
+const SILVERSTATE: [Home; 6] = [
     home(Some("US-NV"), None),
     home(Some("US-NV"), Some(LAS_VEGAS)),
     home(None, Some(LAS_VEGAS)),
@@ -52,8 +60,9 @@ impl Session {
     /// A session at an operator's place.
     pub fn draw(dice: &mut Dice, operator: &str, number: usize) -> Self {
         let (homes, currencies): (&[Home], &[&str]) = match operator {
-            "silverstate" => (&AMERICA, &["USD", "USD", "EUR"]),
-            _ => (&EUROPE, &["EUR", "EUR", "GBP", "SEK"]),
+            "silverstate" => (&SILVERSTATE, &["USD", "USD", "EUR"]),
+            "fjordbet" => (&FJORDBET, &["SEK", "SEK", "EUR"]),
+            _ => (&ACME, &["EUR", "EUR", "GBP"]),
         };
         let (home, currency) = (*dice.pick(homes), *dice.pick(currencies));
         Self { name: format!("session-{number}"), interaction: dice.below(3), home, currency }
