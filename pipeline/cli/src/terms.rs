@@ -203,12 +203,13 @@ fn give_room(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Waits until every partition runs a revision: its validate stamps it on a frame, or says so while it is idle; and
-/// until the ledger has run it.
+/// Waits until every partition runs a revision: its validate stamps it on a frame, or says so while it is idle; until
+/// the ledger has run it; and until totals show that.
 pub async fn running<L: Log>(log: &L, revision: u64, deadline: Instant) -> anyhow::Result<()> {
     let partitions = streams::partitions(log).await?;
     let mut notices = log.listen(topology::IDLE_ALL).await?;
     let mut waiting: BTreeSet<u16> = (0..partitions).collect();
+    let mut shown = None;
     loop {
         while let Ok((_, payload)) = notices.try_recv() {
             if let Ok(notice) = serde_json::from_slice::<IdleNotice>(&payload)
@@ -217,7 +218,7 @@ pub async fn running<L: Log>(log: &L, revision: u64, deadline: Instant) -> anyho
                 waiting.remove(&notice.partition);
             }
         }
-        let what = match still_waiting(log, revision, &mut waiting).await {
+        let what = match still_waiting(log, revision, &mut waiting, &mut shown).await {
             Ok(None) => return Ok(()),
             Ok(Some(what)) => what,
             Err(error) => match error.downcast_ref::<LogError>() {
@@ -240,6 +241,7 @@ async fn still_waiting<L: Log>(
     log: &L,
     revision: u64,
     waiting: &mut BTreeSet<u16>,
+    shown: &mut Option<u64>,
 ) -> anyhow::Result<Option<String>> {
     for partition in waiting.clone() {
         let lane = Lane::Validated;
@@ -252,8 +254,20 @@ async fn still_waiting<L: Log>(
     if let Some(partition) = waiting.first() {
         return Ok(Some(format!("partition {partition} does not run it")));
     }
-    let ran = wait::last_commit(log).await?.map_or(0, |commit| commit.terms);
-    Ok((ran < revision).then(|| format!("no commit has run it (the last one ran {ran})")))
+    let commit = match shown {
+        Some(commit) => *commit,
+        None => {
+            let (ran, changed) =
+                wait::last_commit(log).await?.map_or((0, 0), |commit| (commit.terms, commit.counts.changed));
+            if ran < revision {
+                return Ok(Some(format!("no commit has run it (the last one ran {ran})")));
+            }
+            *shown.insert(changed)
+        }
+    };
+    let last = log.last(topology::TOTALS, "totals.>").await?;
+    let until = last.map_or(0, |entry| topology::settled(&entry));
+    Ok((until < commit).then(|| format!("totals do not show commit {commit}")))
 }
 
 /// Prints an applied revision as JSON.
