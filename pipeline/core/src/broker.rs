@@ -1,7 +1,9 @@
 //! A `nats-server` of this machine's own: found or installed, started, restarted on its port, stopped.
 //! Used by `jackpot up` and by the tests that need a real server. A pipeline in production does not start brokers.
-//! Never here: streams (see [`crate::log::jetstream::setup`]), clusters, users.
+//! Several that hold the same streams are a [`Cluster`].
+//! Never here: streams (see [`crate::log::jetstream::setup`]), users.
 
+mod cluster;
 mod install;
 
 use std::fs::{File, TryLockError};
@@ -18,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+pub use cluster::{Cluster, servers_of};
 pub use install::{InstallError, find_or_install};
 
 /// Ports are picked below those that the system gives to outgoing connections: a client that knocks at one of those
@@ -81,6 +84,16 @@ pub enum BrokerError {
     /// Another server uses the directory.
     #[error("another nats-server uses {}; stop it first, or give another directory", .0.display())]
     Held(PathBuf),
+    /// The directory holds the data of another number of servers.
+    #[error("{} holds the data of {has} servers, not {asked}; start as many, or give another directory", dir.display())]
+    Servers {
+        /// The directory.
+        dir: PathBuf,
+        /// How many it is for.
+        has: u16,
+        /// How many were asked for.
+        asked: u16,
+    },
     /// The program cannot be run.
     #[error("cannot run nats-server: {0}")]
     Spawn(#[source] io::Error),
@@ -107,6 +120,8 @@ pub enum BrokerError {
 pub struct Broker {
     settings: BrokerSettings,
     binary: PathBuf,
+    /// Its place in a cluster, when it is in one.
+    seat: Option<Seat>,
     /// Held by this process and, as its standard input, by the server: as long as either lives, nobody else starts
     /// one in the same directory.
     lock: File,
@@ -114,10 +129,31 @@ pub struct Broker {
     port: u16,
 }
 
+/// A server's place in a cluster.
+#[derive(Debug, Clone)]
+struct Seat {
+    /// The cluster's name: servers of another one are not let in.
+    cluster: String,
+    /// The server's name, the same each time that it is started: by it the others know it again.
+    server: String,
+    /// Where it waits for the others.
+    route_port: u16,
+    /// Where all of them do.
+    routes: Vec<u16>,
+}
+
 impl Broker {
     /// Finds or installs the server, starts it, and waits until it is ready.
     pub async fn start(settings: BrokerSettings) -> Result<Self, BrokerError> {
         let binary = find_or_install(settings.cache.as_deref()).await?;
+        Self::start_as(settings, binary, None).await
+    }
+
+    async fn start_as(
+        settings: BrokerSettings,
+        binary: PathBuf,
+        seat: Option<Seat>,
+    ) -> Result<Self, BrokerError> {
         let in_dir = |cause| BrokerError::Dir { path: settings.dir.clone(), cause };
         std::fs::create_dir_all(&settings.dir).map_err(in_dir)?;
         let dir = settings.dir.canonicalize().map_err(in_dir)?;
@@ -127,8 +163,8 @@ impl Broker {
         loop {
             attempts += 1;
             let port = if settings.port == 0 { free_port() } else { settings.port };
-            match run(&binary, &settings, &lock, port).await {
-                Ok(child) => return Ok(Self { settings, binary, lock, child, port }),
+            match run(&binary, &settings, seat.as_ref(), &lock, port).await {
+                Ok(child) => return Ok(Self { settings, binary, seat, lock, child, port }),
                 Err(BrokerError::Ended { said, .. })
                     if settings.port == 0 && attempts < PORT_ATTEMPTS_MAX && is_taken(&said) => {}
                 Err(error) => return Err(error),
@@ -196,7 +232,7 @@ impl Broker {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match run(&self.binary, &self.settings, &self.lock, self.port).await {
+            match run(&self.binary, &self.settings, self.seat.as_ref(), &self.lock, self.port).await {
                 Ok(child) => {
                     self.child = child;
                     return Ok(());
@@ -239,17 +275,28 @@ fn free_port() -> u16 {
     }
 }
 
+/// Eight hexadecimal digits that no other call gives.
+fn drawn_name() -> String {
+    format!("{:08x}", RandomState::new().build_hasher().finish() >> 32)
+}
+
 fn is_taken(said: &str) -> bool {
     said.contains("address already in use")
 }
 
 /// Starts the process, and waits until it is ready.
-async fn run(binary: &Path, settings: &BrokerSettings, lock: &File, port: u16) -> Result<Child, BrokerError> {
+async fn run(
+    binary: &Path,
+    settings: &BrokerSettings,
+    seat: Option<&Seat>,
+    lock: &File,
+    port: u16,
+) -> Result<Child, BrokerError> {
     let file = |name: &str| settings.dir.join(name);
     let in_file = |path: PathBuf| move |cause| BrokerError::Dir { path, cause };
-    let name = format!("jackpot-{port}-{:08x}", RandomState::new().build_hasher().finish() >> 32);
+    let name = seat.map_or_else(|| format!("jackpot-{port}-{}", drawn_name()), |seat| seat.server.clone());
     let path = file("nats-server.conf");
-    std::fs::write(&path, config(settings, port, &name)?).map_err(in_file(path.clone()))?;
+    std::fs::write(&path, config(settings, seat, port, &name)?).map_err(in_file(path.clone()))?;
     let log = file("nats-server.log");
     let log_begin = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
     let errors = file("nats-server.err");
@@ -281,7 +328,12 @@ async fn run(binary: &Path, settings: &BrokerSettings, lock: &File, port: u16) -
 }
 
 /// The server's configuration.
-fn config(settings: &BrokerSettings, port: u16, name: &str) -> Result<String, BrokerError> {
+fn config(
+    settings: &BrokerSettings,
+    seat: Option<&Seat>,
+    port: u16,
+    name: &str,
+) -> Result<String, BrokerError> {
     let dir = settings.dir.to_str().filter(|dir| !dir.contains(['"', '\\', '\n'])).ok_or_else(|| {
         let cause =
             io::Error::new(io::ErrorKind::InvalidInput, "its name cannot be written in a configuration");
@@ -291,6 +343,15 @@ fn config(settings: &BrokerSettings, port: u16, name: &str) -> Result<String, Br
         Sync::Always => "always",
         Sync::Relaxed => "2m",
     };
+    let cluster = seat.map_or_else(String::new, |seat| {
+        let routes: Vec<_> = seat.routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        format!(
+            "cluster {{\n  name: \"{}\"\n  listen: \"127.0.0.1:{}\"\n  routes: [{}]\n}}\n",
+            seat.cluster,
+            seat.route_port,
+            routes.join(", ")
+        )
+    });
     // What streams may hold is reserved: the bound is the streams', and the disk's, not the server's guess.
     Ok(format!(
         "server_name: \"{name}\"\n\
@@ -298,7 +359,8 @@ fn config(settings: &BrokerSettings, port: u16, name: &str) -> Result<String, Br
          log_file: \"{dir}/nats-server.log\"\n\
          log_size_limit: 16MB\n\
          log_max_num: 2\n\
-         jetstream {{\n  store_dir: \"{dir}\"\n  sync_interval: {sync_interval}\n  max_file_store: 16TB\n}}\n"
+         jetstream {{\n  store_dir: \"{dir}\"\n  sync_interval: {sync_interval}\n  max_file_store: 16TB\n}}\n\
+         {cluster}"
     ))
 }
 
