@@ -5,16 +5,22 @@ pub mod growth;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use comfy_table::{CellAlignment, Table, presets};
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::log::jetstream::setup::{self, Done, Report, SetUp, SetUpError};
 use jackpot_core::terms::store;
+use tokio::time::sleep;
 
 use crate::exit::Unusable;
 use crate::progress::grouped;
 use crate::server::{CONNECT_MAX, Server};
+
+/// How often it is said how far it is.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// Partitions of a pipeline, where nothing is said.
 pub const PARTITIONS: u16 = 4;
@@ -107,6 +113,7 @@ fn show_growth(
 
 /// The number of partitions: the one that was asked for, or the one that the data has.
 pub async fn partitions(log: &JetStream, asked: Option<u16>) -> anyhow::Result<u16> {
+    setup::agreed(log).await?;
     let has = setup::partitions(log).await?;
     match (has, asked) {
         (Some(has), Some(asked)) if has != asked => Err(Unusable::new(format!(
@@ -120,7 +127,18 @@ pub async fn partitions(log: &JetStream, asked: Option<u16>) -> anyhow::Result<u
 
 /// Creates or checks the streams; a setting that cannot be is a flag that cannot be used.
 pub async fn ensure(log: &JetStream, setup: &SetUp) -> anyhow::Result<Report> {
-    setup::ensure(log, setup).await.map_err(|error| match &error {
+    let (all, done) = (setup::streams(setup).len(), AtomicUsize::new(0));
+    let waiting = async {
+        loop {
+            sleep(SAY_EVERY).await;
+            eprintln!("jackpot: {} of {all} streams are as they should be", done.load(Ordering::Relaxed));
+        }
+    };
+    let ensured = tokio::select! {
+        ensured = setup::ensure_counting(log, setup, &done) => ensured,
+        () = waiting => unreachable!("it is said for ever"),
+    };
+    ensured.map_err(|error| match &error {
         SetUpError::Settings(_) | SetUpError::Partitions { .. } | SetUpError::TooSmall { .. } => {
             anyhow::Error::new(Unusable::new(error.to_string()))
         }

@@ -3,8 +3,13 @@
 //! Nothing here ever removes or shrinks anything: a setting that could lose data is an error that says so.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{AskError, JetStream, StreamInfo, wire};
 use crate::limits;
@@ -23,6 +28,13 @@ const TOTALS_KEPT: u64 = 128;
 const SOURCES_KEPT: u64 = 4;
 /// The server has no room for what the streams may hold.
 const STORAGE_RESOURCES_EXCEEDED: u32 = 10_047;
+
+/// A cluster has too few servers that are there for what was asked.
+const NO_SUITABLE_PEERS: u32 = 10_005;
+/// How long the servers of a cluster may take to agree on who leads, after all of them were started, or lost power.
+const AGREED_WITHIN: Duration = Duration::from_secs(60);
+/// How often they are asked meanwhile, and how long one question waits: before they agree, nobody answers.
+const AGREED_ASK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// What to set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -267,7 +279,17 @@ pub enum SetUpError {
 }
 
 /// Creates the streams that are missing, and checks those that are there. Looks at all before it changes any.
+/// On a cluster each stream has a leader when this returns.
 pub async fn ensure(log: &JetStream, setup: &SetUp) -> Result<Report, SetUpError> {
+    ensure_counting(log, setup, &AtomicUsize::new(0)).await
+}
+
+/// The same; `done` is how many streams are as they should be, for whoever waits.
+pub async fn ensure_counting(
+    log: &JetStream,
+    setup: &SetUp,
+    done: &AtomicUsize,
+) -> Result<Report, SetUpError> {
     if !(1..=limits::PARTITIONS_MAX).contains(&setup.partitions) {
         let most = limits::PARTITIONS_MAX;
         return Err(SetUpError::Settings(format!(
@@ -281,7 +303,8 @@ pub async fn ensure(log: &JetStream, setup: &SetUp) -> Result<Report, SetUpError
     let wanted = streams(setup);
     let mut plans = Vec::with_capacity(wanted.len());
     for stream in &wanted {
-        let plan = match info(log, &stream.name).await? {
+        let found = read_info(&stream.name, ask(log, info_subject(&stream.name), Bytes::new()).await);
+        let plan = match found? {
             Some(info) => compare(stream, setup, info)?,
             None => Plan::Create,
         };
@@ -289,7 +312,7 @@ pub async fn ensure(log: &JetStream, setup: &SetUp) -> Result<Report, SetUpError
     }
     let mut report = Report { streams: Vec::with_capacity(wanted.len()) };
     for (stream, plan) in wanted.iter().zip(plans) {
-        let done = match plan {
+        let became = match plan {
             Plan::Create => {
                 create(log, stream, setup.replicas).await?;
                 Done::Created
@@ -301,9 +324,47 @@ pub async fn ensure(log: &JetStream, setup: &SetUp) -> Result<Report, SetUpError
                 Done::Updated(changes)
             }
         };
-        report.streams.push((stream.name.clone(), done));
+        report.streams.push((stream.name.clone(), became));
+        done.store(report.streams.len(), Ordering::Relaxed);
     }
     Ok(report)
+}
+
+/// Waits until the servers of a cluster agree on who leads them, and who leads the ingress where it exists.
+/// A server alone is asked once.
+pub async fn agreed(log: &JetStream) -> Result<(), LogError> {
+    let deadline = Instant::now() + AGREED_WITHIN;
+    loop {
+        let asked = timeout(AGREED_ASK.1, partitions(log)).await;
+        match asked.unwrap_or_else(|elapsed| Err(LogError::Unavailable(elapsed.into()))) {
+            Err(LogError::Unavailable(_)) if is_clustered(log) && Instant::now() < deadline => {
+                sleep(AGREED_ASK.0).await;
+            }
+            asked => return asked.map(|_| ()),
+        }
+    }
+}
+
+/// Asks the API; again and again while the servers of a cluster have not agreed yet on what is asked for.
+async fn ask<T: DeserializeOwned>(log: &JetStream, subject: String, body: Bytes) -> Result<T, AskError> {
+    let deadline = Instant::now() + AGREED_WITHIN;
+    loop {
+        let answer = log.ask(subject.clone(), body.clone()).await;
+        let passes = match &answer {
+            Err(AskError::Log(LogError::Unavailable(_))) => true,
+            Err(AskError::Api(error)) => error.is_passing() || error.err_code == NO_SUITABLE_PEERS,
+            _ => false,
+        };
+        if !passes || !is_clustered(log) || Instant::now() > deadline {
+            return answer;
+        }
+        sleep(AGREED_ASK.0).await;
+    }
+}
+
+/// Whether the server is one of several.
+fn is_clustered(log: &JetStream) -> bool {
+    log.client.server_info().cluster.is_some()
 }
 
 /// For how many partitions the streams of this server were made; `None` where there are none.
@@ -341,7 +402,7 @@ async fn put(
     config: &Value,
 ) -> Result<(), SetUpError> {
     let name = || stream.name.clone();
-    match log.ask::<Value>(subject, config.to_string().into()).await {
+    match ask::<Value>(log, subject, config.to_string().into()).await {
         Ok(_) => Ok(()),
         Err(AskError::Api(error)) if error.err_code == STORAGE_RESOURCES_EXCEEDED => {
             Err(SetUpError::NoRoom { stream: name(), max_bytes: stream.max_bytes, cause: error.into() })
@@ -353,8 +414,16 @@ async fn put(
     }
 }
 
+fn info_subject(stream: &str) -> String {
+    format!("$JS.API.STREAM.INFO.{stream}")
+}
+
 async fn info(log: &JetStream, stream: &str) -> Result<Option<StreamInfo>, LogError> {
-    match log.ask(format!("$JS.API.STREAM.INFO.{stream}"), bytes::Bytes::new()).await {
+    read_info(stream, log.ask(info_subject(stream), Bytes::new()).await)
+}
+
+fn read_info(stream: &str, asked: Result<StreamInfo, AskError>) -> Result<Option<StreamInfo>, LogError> {
+    match asked {
         Ok(info) => Ok(Some(info)),
         Err(AskError::Api(error)) if error.err_code == wire::STREAM_NOT_FOUND => Ok(None),
         Err(error) => Err(error.into_log(stream)),
