@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use clap::builder::RangedI64ValueParser;
-use jackpot_core::broker::{Broker, BrokerError, BrokerSettings, Sync};
+use jackpot_core::broker::{self, BrokerError, BrokerSettings, Cluster, Sync};
 use jackpot_core::keys::Keys;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::log::jetstream::setup::SetUp;
@@ -46,7 +46,8 @@ pub struct Args {
     /// How many lanes, fixed for ever; 4 where there is no data yet.
     #[arg(long, value_name = "N", value_parser = init::partitions_parser())]
     partitions: Option<u16>,
-    /// Use this running NATS server instead of an own one; NATS_URL counts where it is not empty and no --nats-port is given.
+    /// Use this running NATS server instead of an own one; NATS_URL counts where it is not empty and neither
+    /// --nats-port nor --servers is given.
     #[arg(long, value_name = "URL", conflicts_with = "nats_port")]
     nats: Option<String>,
     #[arg(long, env = "NATS_URL", hide = true, value_name = "URL")]
@@ -56,6 +57,10 @@ pub struct Args {
     /// The port of the own NATS server, 4222 where nothing is said; 0: any that is free.
     #[arg(long, value_name = "PORT")]
     nats_port: Option<u16>,
+    /// How many NATS servers to start, on ports from --nats-port on: with 3 or 5, each stream is kept by three of them;
+    /// fixed for the data, 1 where there is none yet.
+    #[arg(long, value_name = "N", conflicts_with = "nats", value_parser = servers)]
+    servers: Option<u16>,
     /// The first of the five metrics ports, in the order of the pipeline; 0: any that are free.
     #[arg(long, value_name = "PORT", default_value_t = 9600, value_parser = RangedI64ValueParser::<u16>::new().range(0..=65_531))]
     metrics_port: u16,
@@ -79,6 +84,19 @@ pub enum SyncMode {
     Always,
     /// Before: a power cut may lose what was acknowledged.
     Relaxed,
+}
+
+/// The largest number of servers that keep a stream.
+const REPLICAS_MAX: u16 = 3;
+
+/// Where the streams are.
+struct Home {
+    /// Where clients connect.
+    url: String,
+    /// Each server, and what is known of it.
+    servers: Vec<(String, String)>,
+    /// How many servers keep each stream.
+    replicas: u8,
 }
 
 /// Runs everything until it is told to stop, or cannot go on.
@@ -113,17 +131,22 @@ async fn bring_up(
     }
     let stages = stages::find().await?;
     let ports = Ports::choose(args.metrics_port)?;
-    let url = match args.server() {
-        Some(url) => url.to_owned(),
-        None => start_broker(args, fleet).await?,
+    let home = match args.server() {
+        Some(url) => Home {
+            url: url.to_owned(),
+            servers: vec![(url.to_owned(), "as it was found".to_owned())],
+            replicas: 1,
+        },
+        None => start_servers(args, fleet).await?,
     };
-    let log = server::connect(&url, &args.credentials, SERVER_MAX).await?;
+    let url = &home.url;
+    let log = server::connect(url, &args.credentials, SERVER_MAX).await?;
     let partitions = init::partitions(&log, args.partitions).await?;
     eprintln!("jackpot: checking the streams of {partitions} partitions");
-    init::ensure(&log, &SetUp::new(partitions)).await?;
+    init::ensure(&log, &SetUp { replicas: home.replicas, ..SetUp::new(partitions) }).await?;
     let terms = take_up_terms(&log, partitions, named).await?;
     for (name, program) in stages {
-        let command = stages::command(&program, name, &url, args, &ports);
+        let command = stages::command(&program, name, url, args, &ports);
         eprintln!("jackpot: starting {name}");
         fleet.keep(name.as_str(), command);
     }
@@ -134,35 +157,52 @@ async fn bring_up(
     while let Err(error) = terms::running(&log, terms.revision, Instant::now() + SAY_EVERY).await {
         eprintln!("jackpot: {error:#}");
     }
-    say_where(args, &url, &ports, partitions, &terms, out)?;
+    say_where(&home, &ports, partitions, &terms, out)?;
     if args.demo {
         return demo::run(&log, &terms, keys, out).await;
     }
     std::future::pending().await
 }
 
-/// The own server: found or installed, started, kept alive.
-async fn start_broker(args: &Args, fleet: &mut Fleet) -> anyhow::Result<String> {
-    eprintln!("jackpot: starting nats-server (where there is none on PATH, one is installed first)");
-    let sync = match args.sync {
-        SyncMode::Always => Sync::Always,
-        SyncMode::Relaxed => Sync::Relaxed,
+/// The own servers: found or installed, started, kept alive.
+async fn start_servers(args: &Args, fleet: &mut Fleet) -> anyhow::Result<Home> {
+    let unusable = |error: &BrokerError| Unusable::new(format!("--dir {}: {error}", args.dir.display()));
+    let count = match args.servers {
+        Some(count) => count,
+        None => broker::servers_of(&args.dir).map_err(|error| unusable(&error))?.unwrap_or(1),
+    };
+    let what = if count == 1 { "nats-server".to_owned() } else { format!("{count} nats-servers") };
+    eprintln!("jackpot: starting {what} (where there is none on PATH, one is installed first)");
+    let (sync, promise) = match args.sync {
+        SyncMode::Always => (Sync::Always, "fsync before each acknowledgement"),
+        SyncMode::Relaxed => {
+            (Sync::Relaxed, "--sync relaxed: FOR TRIALS, a power cut may lose what was acknowledged")
+        }
     };
     let port = args.nats_port.unwrap_or(NATS_PORT);
     let settings = BrokerSettings { port, ..BrokerSettings::new(&args.dir, sync) };
-    let broker = Broker::start(settings).await.map_err(|error| match &error {
-        BrokerError::Dir { .. } => {
-            anyhow::Error::new(Unusable::new(format!("--dir {}: {error}", args.dir.display())))
-        }
+    let cluster = Cluster::start(settings, count).await.map_err(|error| match &error {
+        BrokerError::Dir { .. } | BrokerError::Servers { .. } => anyhow::Error::new(unusable(&error)),
         BrokerError::Ended { said, .. } if said.contains("address already in use") => anyhow::anyhow!(
-            "port {} is in use; give another --nats-port, or use the server that is there with --nats",
-            port
+            "port {port}{} is in use; give another --nats-port, or use the server that is there with --nats",
+            if count == 1 { String::new() } else { format!(" or one of the {} after it", count - 1) }
         ),
         _ => error.into(),
     })?;
-    let url = broker.url();
-    fleet.keep_broker(broker);
-    Ok(url)
+    let mut home = Home {
+        url: cluster.url(),
+        servers: Vec::new(),
+        replicas: u8::try_from(count.min(REPLICAS_MAX)).expect("three at most"),
+    };
+    for (number, broker) in (1..).zip(cluster.into_brokers()) {
+        let (dir, name) = match count {
+            1 => (args.dir.clone(), "nats-server".to_owned()),
+            _ => (args.dir.join(format!("server-{number}")), format!("nats-server {number}")),
+        };
+        home.servers.push((broker.url(), format!("data in {}, {promise}", dir.display())));
+        fleet.keep_broker(name, broker);
+    }
+    Ok(home)
 }
 
 /// Sees that terms are in force: those that were named, else those that are, else the example.
@@ -211,24 +251,15 @@ async fn wait_ready(name: StageName, port: u16) {
 
 /// Prints where everything listens, and `ready`.
 fn say_where(
-    args: &Args,
-    url: &str,
+    home: &Home,
     ports: &Ports,
     partitions: u16,
     terms: &Terms,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let server = match (args.server(), args.sync) {
-        (Some(_), _) => "as it was found".to_owned(),
-        (None, SyncMode::Always) => {
-            format!("data in {}, fsync before each acknowledgement", args.dir.display())
-        }
-        (None, SyncMode::Relaxed) => format!(
-            "data in {}, --sync relaxed: FOR TRIALS, a power cut may lose what was acknowledged",
-            args.dir.display()
-        ),
-    };
-    writeln!(out, "{:<10} {url}  ({server})", "nats")?;
+    for (url, what) in &home.servers {
+        writeln!(out, "{:<10} {url}  ({what})", "nats")?;
+    }
     for &name in StageName::ALL {
         writeln!(out, "{:<10} http://127.0.0.1:{}/metrics", name.as_str(), ports.of(name))?;
     }
@@ -239,7 +270,7 @@ fn say_where(
         terms.revision,
         terms.pools.len()
     )?;
-    writeln!(out, "{:<10} export NATS_URL={url}; jackpot totals", "try")?;
+    writeln!(out, "{:<10} export NATS_URL={}; jackpot totals", "try", home.url)?;
     writeln!(out, "ready")?;
     out.flush()?;
     Ok(())
@@ -248,7 +279,7 @@ fn say_where(
 impl Args {
     /// The running server to use; `None` for an own one.
     fn server(&self) -> Option<&str> {
-        let given = |url: &&str| !url.is_empty() && self.nats_port.is_none();
+        let given = |url: &&str| !url.is_empty() && self.nats_port.is_none() && self.servers.is_none();
         let from_environment = || self.nats_url.as_deref().filter(given);
         self.nats.as_deref().or_else(from_environment)
     }
@@ -261,6 +292,17 @@ impl Args {
         let terms = terms::parse(&name, &terms::read(file)?, &mut std::io::stderr())?;
         terms::find_keys(&name, &terms, &self.keys, keys)?;
         Ok(Some((name, terms)))
+    }
+}
+
+/// Reads how many servers there are to be: two hold no majority when one is lost, and no stream is kept by more than
+/// five.
+fn servers(text: &str) -> Result<u16, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("give 1, 3 or 5: an even number outlives no more than the odd one below it".into()),
     }
 }
 
@@ -316,5 +358,8 @@ mod tests {
         assert_eq!(args(&[]).server(), Some("b"));
         assert_eq!(args(&["--nats", "a"]).server(), Some("a"));
         assert_eq!(args(&["--nats-port", "1"]).server(), None);
+        assert_eq!(args(&["--servers", "3"]).server(), None);
+        assert!(Line::try_parse_from(["up", "--servers", "2"]).is_err());
+        assert!(Line::try_parse_from(["up", "--servers", "3", "--nats", "a"]).is_err());
     }
 }

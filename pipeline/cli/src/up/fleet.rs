@@ -54,11 +54,11 @@ impl Fleet {
         });
     }
 
-    /// Keeps the server alive.
-    pub fn keep_broker(&mut self, broker: Broker) {
+    /// Keeps a server alive; `name` is what it is called.
+    pub fn keep_broker(&mut self, name: String, broker: Broker) {
         let (stop, failures) = (self.stop_broker.subscribe(), self.failures.clone());
         self.broker.spawn(async move {
-            if let Err(failure) = keep_broker(broker, stop).await {
+            if let Err(failure) = keep_broker(&name, broker, stop).await {
                 drop(failures.send(failure).await);
             }
         });
@@ -69,7 +69,7 @@ impl Fleet {
         self.stages.is_empty() && self.broker.is_empty()
     }
 
-    /// Stops the stages, then the server.
+    /// Stops the stages, then the servers.
     pub async fn shut_down(mut self) {
         self.stop_stages.send_replace(true);
         while self.stages.join_next().await.is_some() {}
@@ -109,16 +109,16 @@ async fn keep(
     }
 }
 
-async fn keep_broker(mut broker: Broker, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+async fn keep_broker(name: &str, mut broker: Broker, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut deaths = Deaths::default();
     loop {
         let status = tokio::select! {
-            status = broker.ended() => status.map_err(|error| anyhow!("nats-server was lost: {error}"))?,
+            status = broker.ended() => status.map_err(|error| anyhow!("{name} was lost: {error}"))?,
             () = asked(&mut stop) => {
-                return broker.stop().await.map_err(|error| anyhow!("nats-server did not stop: {error}"));
+                return broker.stop().await.map_err(|error| anyhow!("{name} did not stop: {error}"));
             }
         };
-        let pause = deaths.note("nats-server", &status)?;
+        let pause = deaths.note(name, &status)?;
         tokio::select! {
             () = sleep(pause) => {}
             () = asked(&mut stop) => return Ok(()),
