@@ -161,7 +161,7 @@ async fn nats_two_of_each_stage_race() {
     let mut sides = [Vec::new(), Vec::new()];
     for side in &mut sides {
         for stage in STAGES {
-            side.push(world.stage(stage, &["--stand-by", "0s"]).await);
+            side.push(world.stage(stage, &["--only", "0", "--stand-by", "0s"]).await);
         }
     }
     let published = tokio::select! {

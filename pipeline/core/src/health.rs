@@ -2,7 +2,7 @@
 //! [`crate::admin`]. A process is ready when every partition that it runs is, and none has stopped.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What a partition's runner is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,26 +22,45 @@ pub enum Condition {
 /// The conditions of a process's partitions (and views). Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    parts: Arc<Mutex<BTreeMap<String, Condition>>>,
+    told: Arc<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    parts: Mutex<BTreeMap<String, Condition>>,
+    branches: Mutex<Vec<Weak<Told>>>,
 }
 
 impl Health {
+    /// What parts that come and go together say of themselves: it is seen here too, until the last clone is dropped.
+    pub fn branch(&self) -> Self {
+        let branch = Self::default();
+        let mut branches = held(&self.told.branches);
+        branches.retain(|other| other.strong_count() > 0);
+        branches.push(Arc::downgrade(&branch.told));
+        branch
+    }
+
     /// Sets the condition of a part: `partition 3`, `view hits`.
     pub fn set(&self, part: &str, condition: Condition) {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.insert(part.to_owned(), condition);
+        held(&self.told.parts).insert(part.to_owned(), condition);
     }
 
     /// Forgets a part that has nothing of its own to say any more; tells whether it had.
     pub fn forget(&self, part: &str) -> bool {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.remove(part).is_some()
+        held(&self.told.parts).remove(part).is_some()
     }
 
-    /// All parts and their conditions.
+    /// All parts and their conditions, those of branches included; of a part that two of them have, both.
     pub fn parts(&self) -> Vec<(String, Condition)> {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.iter().map(|(part, condition)| (part.clone(), condition.clone())).collect()
+        let own = |told: &Told| -> Vec<_> {
+            held(&told.parts).iter().map(|(part, condition)| (part.clone(), condition.clone())).collect()
+        };
+        let mut parts = own(&self.told);
+        let branches: Vec<_> = held(&self.told.branches).iter().filter_map(Weak::upgrade).collect();
+        branches.iter().for_each(|branch| parts.extend(own(branch)));
+        parts.sort_by(|a, b| a.0.cmp(&b.0));
+        parts
     }
 
     /// `Ok` when ready, otherwise a line per part that is not.
@@ -64,6 +83,10 @@ impl Health {
     }
 }
 
+fn held<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +101,20 @@ mod tests {
         health.set("partition 1", Condition::Stopped("look".into()));
         assert_eq!(health.ready(), Err("partition 1 stopped: look".into()));
         assert!(health.forget("partition 1") && !health.forget("partition 1"));
+        assert_eq!(health.ready(), Ok(()));
+    }
+
+    #[test]
+    fn a_branch_is_seen_until_it_is_dropped() {
+        let health = Health::default();
+        health.set("members", Condition::Running);
+        let branch = health.branch();
+        branch.set("partition 0", Condition::Starting);
+        assert_eq!(health.ready(), Err("partition 0: starting".into()));
+        let other = branch.clone();
+        drop(branch);
+        assert_eq!(health.parts().len(), 2, "a clone keeps it");
+        drop(other);
         assert_eq!(health.ready(), Ok(()));
     }
 }

@@ -12,6 +12,7 @@
 //! | [`stage`] | what a stage is: a function from frame to frame |
 //! | [`lane`], [`runner`] | drives a stage: the first decides, the second awaits |
 //! | [`sessions`] | what a stage remembers of a source's sessions, bounded |
+//! | [`membership`] | who runs what: the processes of a stage divide its partitions |
 //! | [`snapshot`] | states in the log, and the trimming of lanes that they allow |
 //! | [`recovery`] | the one recovery path |
 //! | [`publication`] | what belongs to a frame and goes to the outside |
@@ -32,6 +33,7 @@ pub mod keys;
 pub mod lane;
 pub mod limits;
 pub mod log;
+pub mod membership;
 pub mod merkle;
 pub mod metrics;
 pub mod money;

@@ -49,6 +49,8 @@ pub const READ_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 pub const READ_AHEAD_MESSAGES: usize = 4_096;
 /// Subjects whose last message a publisher remembers; beyond, it forgets all and asks again.
 pub const SUBJECTS_REMEMBERED: usize = 20_000;
+/// Processes of a stage that a process knows of; beyond, the one that has been silent longest is forgotten.
+pub const MEMBERS_REMEMBERED: usize = 1_024;
 /// Revisions of the terms that a process keeps: partitions run at most a few at a time.
 pub const TERMS_REMEMBERED: usize = 16;
 /// Sends of one appender that are not acknowledged at most: beyond, sending waits.

@@ -28,6 +28,7 @@ pub struct Metrics {
     gap_batches: IntCounter,
     conflicts: IntCounter,
     clock_astray: IntGauge,
+    owned: IntGauge,
 }
 
 impl Metrics {
@@ -39,6 +40,8 @@ impl Metrics {
         // What validate alone decides or looks at is served by no other stage: there it counts in nobody's registry.
         let nobodys = Registry::new();
         let own = if stage == StageName::Validate { &registry } else { &nobodys };
+        // The ledger is not divided.
+        let divided = if stage == StageName::Aggregate { &nobodys } else { &registry };
         let alarm = |name, help| register(own, IntCounter::with_opts(opts(name, help)));
         let counters =
             |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(opts(name, help), labels));
@@ -104,6 +107,10 @@ impl Metrics {
                     "1 while this machine's clock is more than 500 ms off the broker's.",
                 )),
             ),
+            owned: register(
+                divided,
+                IntGauge::with_opts(opts("jackpot_owned_partitions", "Partitions that this process runs.")),
+            ),
             registry,
         };
         let build = opts("jackpot_build_info", "Always 1; the version is a label.")
@@ -167,6 +174,18 @@ impl Metrics {
     /// A partition is at work, or stopped until somebody looks.
     pub fn stopped(&self, partition: &str, stopped: bool) {
         self.stopped.with_label_values(&[partition]).set(i64::from(stopped));
+    }
+
+    /// A partition is not run here any more.
+    pub fn left(&self, partition: &str) {
+        self.stopped(partition, false);
+        // Where it stands is for another process to say; there may have been nothing to say yet.
+        drop(self.position.remove_label_values(&[partition]));
+    }
+
+    /// How many partitions this process runs.
+    pub fn owns(&self, partitions: usize) {
+        self.owned.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
     /// All metrics in Prometheus' text format.

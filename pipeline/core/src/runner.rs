@@ -26,6 +26,10 @@ const STAND_BY_POLL: Duration = Duration::from_millis(200);
 pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a part may take to leave in all; then it is left where it is, since starting again is always safe.
 const LEAVE_MAX: Duration = Duration::from_secs(12);
+/// The longest pause in a contest: more would be felt where the other one leaves.
+const CONTEST_PAUSE_MAX: Duration = Duration::from_millis(250);
+/// A part that has gone on for so long before another process was faster is in no contest with it.
+const CONTEST_OVER: Duration = Duration::from_secs(2);
 /// So often in a row a contradiction must be found before it is believed: a leader that was deposed just now answers
 /// from the past, but what is stored does not change.
 const CONTRADICTIONS_BELIEVED: u32 = 3;
@@ -43,7 +47,8 @@ pub struct Context<L> {
     pub health: Health,
     /// Becomes true when the process is told to stop.
     pub shutdown: watch::Receiver<bool>,
-    /// How long another process's output must be silent, with input waiting, before this one takes over.
+    /// How long another process's output must be silent, with input waiting, before this one takes over. Zero for an
+    /// owner that membership names: it does not wait for silence.
     pub stand_by: Duration,
     /// How many bytes the log grows by until a snapshot is due, where the last one was not larger.
     pub snapshot_bytes: u64,
@@ -219,9 +224,10 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
     context.health.set(&name.name, Condition::Starting);
     let spread = name.label.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
     let mut backoff = Backoff::new(context.seed.wrapping_add(spread));
+    let mut contest = Backoff::new(context.seed.wrapping_add(spread));
     let mut contradictions = 0;
     while !context.stopping() {
-        let before = part.progress();
+        let (before, begun) = (part.progress(), Instant::now());
         let Some(Err(trouble)) = in_time(context, part.pass()).await else { break };
         if part.progress() > before {
             backoff.reset();
@@ -240,10 +246,17 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
         context.report(&name, &trouble);
         match trouble {
             Trouble::Contradiction(_) => context.stopped().await,
+            Trouble::Fenced(_) if context.stand_by.is_zero() => {
+                if begun.elapsed() >= CONTEST_OVER {
+                    contest.reset();
+                }
+                context.pause(contest.next_pause().min(CONTEST_PAUSE_MAX)).await;
+            }
             Trouble::Fenced(_) => stand_by(context, &mut part, &mut backoff).await,
             Trouble::Full(_) | Trouble::Transient(_) => context.pause(backoff.next_pause()).await,
         }
     }
+    context.metrics.left(&name.label);
 }
 
 /// A pass to its end; `None` where it has not left in time after the process was told to stop.

@@ -2,7 +2,6 @@
 //! It reads downward. What a stage has of its own it says through [`Program`].
 
 use std::future::Future;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::health::Health;
 use crate::log::jetstream::{ConnectError, JetStream, setup};
+use crate::membership::Sharing;
 use crate::metrics::Metrics;
 use crate::recovery::Backoff;
 use crate::refusal::StageName;
@@ -27,11 +27,10 @@ use crate::telemetry;
 use crate::terms::cache::TermsCache;
 use crate::time::Clock;
 
+pub use crate::membership::runner::{Running, together};
+
 /// The exit code after a drain on SIGINT, as a shell gives it.
 const EXIT_INTERRUPTED: u8 = 130;
-
-/// A part of a process, running.
-pub type Running = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What a stage has of its own.
 pub trait Program: 'static {
@@ -40,18 +39,17 @@ pub trait Program: 'static {
     /// Its own flags, beside those of all stages.
     type Args: clap::Args;
     /// Those, checked.
-    type Settings;
+    type Settings: 'static;
+    /// Whether the partitions are divided among its processes ([`crate::membership`]). A stage that is not divided has
+    /// all of them in one part, which stands by where another process has it already.
+    const DIVIDED: bool = true;
 
     /// Checks its own flags.
     fn check(args: &Self::Args, mistakes: &mut Mistakes) -> Option<Self::Settings>;
 
-    /// The parts to run for these partitions, of so many in all.
-    fn parts(
-        context: &Context<JetStream>,
-        partitions: &[u16],
-        total: u16,
-        settings: Self::Settings,
-    ) -> Vec<Running>;
+    /// What runs a partition, of so many in all, until its context says that it is to stop. Of a stage that is not
+    /// divided, what runs all of them.
+    fn part(context: &Context<JetStream>, partition: u16, total: u16, settings: &Self::Settings) -> Running;
 }
 
 /// For a stage without flags of its own.
@@ -127,7 +125,8 @@ async fn run<P: Program>(args: StageArgs, settings: StageSettings, own: P::Setti
         }
     }));
     let (active, mut activity) = watch::channel(Instant::now());
-    let start = start::<P>(&args, &settings, own, metrics, health, shutdown, active);
+    let process = Process { id: member(address.port()), metrics, health, shutdown, active };
+    let start = start::<P>(&args, &settings, own, process);
     tokio::pin!(ended);
     let mut parts = tokio::select! {
         parts = start => match parts {
@@ -155,15 +154,30 @@ async fn run<P: Program>(args: StageArgs, settings: StageSettings, own: P::Setti
     }
 }
 
+/// What this process is called among those of its stage: by its machine and its port, which no other one has at the same
+/// time, and which it has again when it is started again in the same place.
+fn member(port: u16) -> String {
+    let host = status::host();
+    let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    format!("{}-{port}", host.chars().take(64).map(word).collect::<String>())
+}
+
+/// What there is of the process before it has a broker.
+struct Process {
+    /// What it is called among those of its stage.
+    id: String,
+    metrics: Metrics,
+    health: Health,
+    shutdown: watch::Receiver<bool>,
+    active: watch::Sender<Instant>,
+}
+
 /// Connects, waits for the streams, and starts the parts.
 async fn start<P: Program>(
     args: &StageArgs,
     settings: &StageSettings,
     own: P::Settings,
-    metrics: Metrics,
-    health: Health,
-    shutdown: watch::Receiver<bool>,
-    active: watch::Sender<Instant>,
+    process: Process,
 ) -> Result<JoinSet<()>, ExitCode> {
     let seed = u64::from(std::process::id());
     let connect = args.broker.credentials.connect_settings();
@@ -174,44 +188,57 @@ async fn start<P: Program>(
                 ConnectError::Unreachable { .. } => fail(&error),
             },
         )?;
-    let mut backoff = Backoff::new(seed);
-    let total = loop {
-        match setup::partitions(&log).await {
-            Ok(Some(total)) => break total,
-            Ok(None) => warn!("the streams are not there yet; `jackpot init` or `jackpot up` makes them"),
-            Err(error) => warn!("the broker does not answer yet: {error}"),
-        }
-        tokio::time::sleep(backoff.next_pause()).await;
-    };
-    let partitions = match &settings.only {
-        None => (0..total).collect(),
-        Some(only) if only.iter().all(|&partition| partition < total) => only.clone(),
-        Some(only) => {
-            return Err(refuse(&[format!(
-                "--only {only:?} names partitions that this deployment does not have; it has 0 to {}",
-                total - 1
-            )]));
-        }
-    };
-    tokio::spawn(status::answer(log.clone(), P::STAGE, health.clone()));
+    let total = partitions(&log, seed).await;
+    let named = settings.only.clone().unwrap_or_default();
+    if named.iter().any(|&partition| partition >= total) {
+        return Err(refuse(&[format!(
+            "--only {named:?} names partitions that this deployment does not have; it has 0 to {}",
+            total - 1
+        )]));
+    }
+    tokio::spawn(status::answer(log.clone(), P::STAGE, process.health.clone()));
     let (terms, clock) = (TermsCache::new(log.clone()), Clock::machine());
     let context = Context {
         log,
         terms,
-        metrics,
-        health,
-        shutdown,
+        metrics: process.metrics,
+        health: process.health,
+        shutdown: process.shutdown,
         stand_by: settings.stand_by,
         snapshot_bytes: settings.snapshot_bytes,
         seed,
         clock,
-        active,
+        active: process.active,
     };
     let mut parts = JoinSet::new();
-    for part in P::parts(&context, &partitions, total, own) {
-        parts.spawn_local(part);
+    let part = move |context: &Context<JetStream>, partition| P::part(context, partition, total, &own);
+    match &settings.only {
+        _ if !P::DIVIDED => drop(parts.spawn_local(part(&context, 0))),
+        Some(only) => {
+            context.metrics.owns(only.len());
+            for &partition in only {
+                parts.spawn_local(part(&context, partition));
+            }
+        }
+        None => {
+            let born = u64::try_from(context.clock.now().0).unwrap_or_default();
+            parts.spawn_local(Sharing::new(context, P::STAGE, &process.id, born, total, part).run());
+        }
     }
     Ok(parts)
+}
+
+/// How many partitions there are, once the streams are there.
+async fn partitions(log: &JetStream, seed: u64) -> u16 {
+    let mut backoff = Backoff::new(seed);
+    loop {
+        match setup::partitions(log).await {
+            Ok(Some(total)) => return total,
+            Ok(None) => warn!("the streams are not there yet; `jackpot init` or `jackpot up` makes them"),
+            Err(error) => warn!("the broker does not answer yet: {error}"),
+        }
+        tokio::time::sleep(backoff.next_pause()).await;
+    }
 }
 
 /// Listens for SIGTERM and SIGINT from now on, and gives what waits for one.

@@ -95,10 +95,10 @@ pub struct StageArgs {
     /// The port of /metrics, /livez and /readyz; 0 takes any that is free
     #[arg(long, env = "JACKPOT_METRICS_PORT", value_name = "PORT", default_value = "9464")]
     pub metrics_port: String,
-    /// Run these partitions alone, such as 0,2; all of them otherwise
+    /// Run these partitions, such as 0,2, whatever others run; otherwise all processes of the stage share them
     #[arg(long, env = "JACKPOT_ONLY", value_name = "PARTITIONS")]
     pub only: Option<String>,
-    /// How long another process must be silent before this one takes over
+    /// How long another process must be silent before one with --only, or another aggregate, takes over
     #[arg(long, env = "JACKPOT_STAND_BY", value_name = "DURATION", default_value = "2s")]
     pub stand_by: String,
     /// A snapshot is due when the log has grown by so many bytes since the last one, or by its size where that is more
@@ -117,7 +117,7 @@ pub struct StageArgs {
 pub struct StageSettings {
     /// The port of the admin server.
     pub metrics_port: u16,
-    /// The partitions to run; `None` for all.
+    /// The partitions to run; `None`: those that fall to this process.
     pub only: Option<Vec<u16>>,
     /// See [`StageArgs::stand_by`].
     pub stand_by: Duration,

@@ -40,7 +40,6 @@ pub struct PartReport {
 impl Report {
     /// What this process would answer now.
     pub fn now(stage: StageName, health: &Health) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let parts = health.parts().into_iter().map(|(part, condition)| {
             let (condition, why) = match condition {
                 Condition::Starting => ("starting", None),
@@ -53,11 +52,17 @@ impl Report {
         });
         Self {
             stage,
-            process: format!("{}/{}", host.trim(), std::process::id()),
+            process: format!("{}/{}", host(), std::process::id()),
             version: env!("CARGO_PKG_VERSION").into(),
             parts: parts.collect(),
         }
     }
+}
+
+/// What this machine is called.
+pub fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    host.trim().to_owned()
 }
 
 /// Answers questions for as long as the connection lives.

@@ -21,6 +21,8 @@ pub const REFUSALS: &str = "refusals";
 pub const SOURCES: &str = "sources";
 /// Snapshots of the stages' states, in parts, and the list of those confirmed.
 pub const SNAPSHOTS: &str = "snapshots";
+/// Who runs what: the last message of each process.
+pub const MEMBERS: &str = "members";
 /// Terms: documents and claimed revisions.
 pub const TERMS: &str = "terms";
 
@@ -210,6 +212,16 @@ pub fn snapshot_parts(stage: StageName, label: &str, frame: u64) -> String {
 /// All parts of all snapshots of a state.
 pub fn snapshots_all(stage: StageName, label: &str) -> String {
     format!("{SNAPSHOTS}.{stage}.{label}.*.*")
+}
+
+/// `members.<stage>.<member>`: what a process says of itself to the others of its stage.
+pub fn member(stage: StageName, member: &str) -> String {
+    format!("{MEMBERS}.{stage}.{member}")
+}
+
+/// All processes of a stage.
+pub fn members(stage: StageName) -> String {
+    member(stage, "*")
 }
 
 /// Whether a subject, word by word, fits a filter with `*` and `>`.

@@ -1090,7 +1090,7 @@ mod nats_server_alone {
         let setup = SetUp::new(4);
         assert_eq!(setup::partitions(log).await.unwrap(), None);
         let report = setup::ensure(log, &setup).await.unwrap();
-        assert_eq!(report.streams.len(), 29);
+        assert_eq!(report.streams.len(), 30);
         assert!(report.streams.iter().all(|(_, done)| *done == Done::Created), "{report:?}");
         let again = setup::ensure(log, &setup).await.unwrap();
         assert!(again.streams.iter().all(|(_, done)| *done == Done::Unchanged), "{again:?}");

@@ -11,7 +11,7 @@ use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::record::WindowSettings;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
-use jackpot_core::service::{self, Program, Running};
+use jackpot_core::service::{self, Program, Running, together};
 use jackpot_core::settings::Mistakes;
 use jackpot_core::snapshot::{Archivist, Key};
 
@@ -34,6 +34,8 @@ impl Program for Process {
     const STAGE: StageName = StageName::Aggregate;
     type Args = Args;
     type Settings = Settings;
+    /// The ledger has all partitions: `--only` has no meaning for it.
+    const DIVIDED: bool = false;
 
     fn check(args: &Args, mistakes: &mut Mistakes) -> Option<Settings> {
         let workers = args.workers.parse().ok().filter(|workers| (1..=64).contains(workers));
@@ -54,12 +56,11 @@ impl Program for Process {
         Some(Settings { workers: workers?, windows })
     }
 
-    /// The ledger has all partitions: `--only` has no meaning for it, and which it was given does not matter.
-    fn parts(context: &Context<JetStream>, _: &[u16], total: u16, settings: Settings) -> Vec<Running> {
+    fn part(context: &Context<JetStream>, _: u16, total: u16, settings: &Settings) -> Running {
         let context = context.clone();
         let ledger = context.clone();
         let (desk, archivist) = Archivist::new(context.clone(), Key::ledger(), (0..total).collect());
-        let committer = Committer::new(context.clone(), total, settings).with_desk(desk);
+        let committer = Committer::new(context.clone(), total, settings.clone()).with_desk(desk);
         let totals = context.clone();
         let mut parts: Vec<Running> = vec![
             Box::pin(async move {
@@ -71,7 +72,7 @@ impl Program for Process {
             let context = context.clone();
             parts.push(Box::pin(async move { drive(&context, ExactView::new(context.clone(), kind)).await }));
         }
-        parts
+        together(parts)
     }
 }
 

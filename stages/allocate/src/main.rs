@@ -21,14 +21,11 @@ impl Program for Process {
         Some(())
     }
 
-    fn parts(context: &Context<JetStream>, partitions: &[u16], _total: u16, (): ()) -> Vec<Running> {
-        let run = |&partition| -> Running {
-            let context = context.clone();
-            Box::pin(async move {
-                drive(&context, LaneRunner::new(context.clone(), partition, Allocate::default())).await
-            })
-        };
-        partitions.iter().map(run).collect()
+    fn part(context: &Context<JetStream>, partition: u16, _total: u16, (): &()) -> Running {
+        let context = context.clone();
+        Box::pin(async move {
+            drive(&context, LaneRunner::new(context.clone(), partition, Allocate::default())).await;
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use jackpot_core::lane::runner::LaneRunner;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
-use jackpot_core::service::{self, NoArgs, Program, Running};
+use jackpot_core::service::{self, NoArgs, Program, Running, together};
 use jackpot_core::settings::Mistakes;
 
 struct Process;
@@ -22,18 +22,17 @@ impl Program for Process {
         Some(())
     }
 
-    fn parts(context: &Context<JetStream>, partitions: &[u16], total: u16, (): ()) -> Vec<Running> {
-        let mut parts: Vec<Running> = Vec::new();
-        for &partition in partitions {
-            let (lane, view) = (context.clone(), context.clone());
-            parts.push(Box::pin(async move {
+    fn part(context: &Context<JetStream>, partition: u16, total: u16, (): &()) -> Running {
+        let (lane, view) = (context.clone(), context.clone());
+        let parts: [Running; 2] = [
+            Box::pin(async move {
                 drive(&lane, LaneRunner::new(lane.clone(), partition, Audit::default())).await;
-            }));
-            parts.push(Box::pin(async move {
+            }),
+            Box::pin(async move {
                 drive(&view, SourcesView::new(view.clone(), partition, total)).await;
-            }));
-        }
-        parts
+            }),
+        ];
+        together(parts)
     }
 }
 

@@ -22,17 +22,14 @@ impl Program for Process {
         Some(())
     }
 
-    fn parts(context: &Context<JetStream>, partitions: &[u16], _total: u16, (): ()) -> Vec<Running> {
-        let run = |&partition| -> Running {
-            let context = context.clone();
-            Box::pin(async move {
-                let key = Key::partition(StageName::Geofence, partition);
-                let (desk, archivist) = Archivist::new(context.clone(), key, vec![partition]);
-                let lane = LaneRunner::new(context.clone(), partition, Geofence::default()).with_desk(desk);
-                tokio::join!(drive(&context, lane), archivist.run());
-            })
-        };
-        partitions.iter().map(run).collect()
+    fn part(context: &Context<JetStream>, partition: u16, _total: u16, (): &()) -> Running {
+        let context = context.clone();
+        Box::pin(async move {
+            let key = Key::partition(StageName::Geofence, partition);
+            let (desk, archivist) = Archivist::new(context.clone(), key, vec![partition]);
+            let lane = LaneRunner::new(context.clone(), partition, Geofence::default()).with_desk(desk);
+            tokio::join!(drive(&context, lane), archivist.run());
+        })
     }
 }
 

@@ -52,18 +52,15 @@ impl Program for Process {
         Some(Own { intake, keys: KeyFile::new(args.keys.clone()) })
     }
 
-    fn parts(context: &Context<JetStream>, partitions: &[u16], _total: u16, own: Own) -> Vec<Running> {
-        let run = |&partition| -> Running {
-            let context = context.clone();
-            let key = Key::partition(StageName::Validate, partition);
-            let (desk, archivist) = Archivist::new(context.clone(), key, vec![partition]);
-            let intake = Intake::new(context.clone(), partition, own.intake).with_keys(own.keys.clone());
-            let intake = intake.with_desk(desk);
-            Box::pin(async move {
-                tokio::join!(drive(&context, intake), archivist.run());
-            })
-        };
-        partitions.iter().map(run).collect()
+    fn part(context: &Context<JetStream>, partition: u16, _total: u16, own: &Own) -> Running {
+        let context = context.clone();
+        let key = Key::partition(StageName::Validate, partition);
+        let (desk, archivist) = Archivist::new(context.clone(), key, vec![partition]);
+        let intake = Intake::new(context.clone(), partition, own.intake).with_keys(own.keys.clone());
+        let intake = intake.with_desk(desk);
+        Box::pin(async move {
+            tokio::join!(drive(&context, intake), archivist.run());
+        })
     }
 }
 

@@ -185,7 +185,7 @@ impl JetStream {
         &self.url
     }
 
-    /// The client below, for what is no log (key-value buckets of membership).
+    /// The client below, for what is no log (questions and answers about status).
     pub fn client(&self) -> &Client {
         &self.client
     }

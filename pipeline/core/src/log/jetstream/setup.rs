@@ -161,7 +161,12 @@ pub fn streams(setup: &SetUp) -> Vec<StreamSettings> {
         StreamSettings {
             per_subject_max: Some(1),
             removable: true,
-            ..StreamSettings::record(topology::SNAPSHOTS, &["snapshots.>"], share(80, 1))
+            ..StreamSettings::record(topology::SNAPSHOTS, &["snapshots.>"], share(79, 1))
+        },
+        StreamSettings {
+            per_subject_max: Some(1),
+            removable: true,
+            ..StreamSettings::record(topology::MEMBERS, &["members.*.*"], share(1, 1))
         },
     ];
     for lane in Lane::ALL {
@@ -553,7 +558,7 @@ mod tests {
         for partitions in [1, 4, 64] {
             let setup = SetUp { budget_bytes: 64 << 30, ..SetUp::new(partitions) };
             let all = streams(&setup);
-            assert_eq!(all.len(), 9 + 5 * usize::from(partitions));
+            assert_eq!(all.len(), 10 + 5 * usize::from(partitions));
             assert!(all.windows(2).all(|pair| pair[0].name < pair[1].name), "sorted, no name twice");
             assert!(all.iter().map(|stream| stream.max_bytes).sum::<u64>() <= setup.budget_bytes);
         }
