@@ -28,7 +28,7 @@ use crate::keys::KeysFlag;
 use crate::server::{self, Credentials};
 use crate::{init, terms};
 use fleet::Fleet;
-use stages::Ports;
+use stages::{Place, Places};
 
 /// How long a server that was given may take to answer, and one that has started to take terms.
 const SERVER_MAX: Duration = Duration::from_secs(60);
@@ -61,9 +61,13 @@ pub struct Args {
     /// fixed for the data, 1 where there is none yet.
     #[arg(long, value_name = "N", conflicts_with = "nats", value_parser = servers)]
     servers: Option<u16>,
-    /// The first of the five metrics ports, in the order of the pipeline; 0: any that are free.
+    /// The first of the metrics ports: five in the order of the pipeline, then those of further processes; 0: any that are
+    /// free.
     #[arg(long, value_name = "PORT", default_value_t = 9600, value_parser = RangedI64ValueParser::<u16>::new().range(0..=65_531))]
     metrics_port: u16,
+    /// How many processes of a stage, such as validate=2,allocate=3; one, where nothing is said of it.
+    #[arg(long, value_name = "STAGE=N", value_delimiter = ',', value_parser = stages::processes)]
+    processes: Vec<(StageName, u16)>,
     #[command(flatten)]
     keys: KeysFlag,
     /// The terms to apply; the example terms where none are in force.
@@ -130,7 +134,7 @@ async fn bring_up(
         server::readable(flag, file)?;
     }
     let stages = stages::find().await?;
-    let ports = Ports::choose(args.metrics_port)?;
+    let places = Places::choose(args.metrics_port, &args.processes)?;
     let home = match args.server() {
         Some(url) => Home {
             url: url.to_owned(),
@@ -145,19 +149,19 @@ async fn bring_up(
     eprintln!("jackpot: checking the streams of {partitions} partitions");
     init::ensure(&log, &SetUp { replicas: home.replicas, ..SetUp::new(partitions) }).await?;
     let terms = take_up_terms(&log, partitions, named).await?;
-    for (name, program) in stages {
-        let command = stages::command(&program, name, url, args, &ports);
-        eprintln!("jackpot: starting {name}");
-        fleet.keep(name.as_str(), command);
+    for place in places.all() {
+        let command = stages::command(&stages[&place.stage], place, url, args);
+        eprintln!("jackpot: starting {place}");
+        fleet.keep(place.to_string(), command);
     }
-    for &name in StageName::ALL {
-        wait_ready(name, ports.of(name)).await;
+    for place in places.all() {
+        wait_ready(place).await;
     }
     eprintln!("jackpot: waiting until revision {} of the terms runs on every partition", terms.revision);
     while let Err(error) = terms::running(&log, terms.revision, Instant::now() + SAY_EVERY).await {
         eprintln!("jackpot: {error:#}");
     }
-    say_where(&home, &ports, partitions, &terms, out)?;
+    say_where(&home, &places, partitions, &terms, out)?;
     if args.demo {
         return demo::run(&log, &terms, keys, out).await;
     }
@@ -231,18 +235,18 @@ async fn take_up_terms(
 }
 
 /// Waits until a stage says that it is ready, and says now and then what it says instead.
-async fn wait_ready(name: StageName, port: u16) {
+async fn wait_ready(place: Place) {
     let mut said = Instant::now();
     loop {
-        let answer = probe::get(port, "/readyz").await;
+        let answer = probe::get(place.port, "/readyz").await;
         if answer.as_ref().is_ok_and(|answer| answer.status == 200) {
             return;
         }
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
             match answer {
-                Ok(answer) => eprintln!("jackpot: waiting for {name}: {}", answer.first_line()),
-                Err(error) => eprintln!("jackpot: waiting for {name}: {error}"),
+                Ok(answer) => eprintln!("jackpot: waiting for {place}: {}", answer.first_line()),
+                Err(error) => eprintln!("jackpot: waiting for {place}: {error}"),
             }
         }
         sleep(Duration::from_millis(50)).await;
@@ -252,7 +256,7 @@ async fn wait_ready(name: StageName, port: u16) {
 /// Prints where everything listens, and `ready`.
 fn say_where(
     home: &Home,
-    ports: &Ports,
+    places: &Places,
     partitions: u16,
     terms: &Terms,
     out: &mut impl Write,
@@ -260,8 +264,8 @@ fn say_where(
     for (url, what) in &home.servers {
         writeln!(out, "{:<10} {url}  ({what})", "nats")?;
     }
-    for &name in StageName::ALL {
-        writeln!(out, "{:<10} http://127.0.0.1:{}/metrics", name.as_str(), ports.of(name))?;
+    for place in places.all() {
+        writeln!(out, "{:<10} http://127.0.0.1:{}/metrics", place.stage.as_str(), place.port)?;
     }
     writeln!(
         out,

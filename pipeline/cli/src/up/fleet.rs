@@ -44,10 +44,10 @@ impl Fleet {
     }
 
     /// Starts a stage, and keeps it alive.
-    pub fn keep(&mut self, name: &'static str, command: Command) {
+    pub fn keep(&mut self, name: String, command: Command) {
         let (stop, failures) = (self.stop_stages.subscribe(), self.failures.clone());
         self.stages.spawn(async move {
-            if let Err(failure) = keep(name, command, stop).await {
+            if let Err(failure) = keep(&name, command, stop).await {
                 // The receiver is gone only when everything is being stopped anyway.
                 drop(failures.send(failure).await);
             }
@@ -79,11 +79,7 @@ impl Fleet {
 }
 
 /// Runs a process again and again, until it is to stop or cannot be kept alive.
-async fn keep(
-    name: &'static str,
-    mut command: Command,
-    mut stop: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
+async fn keep(name: &str, mut command: Command, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut deaths = Deaths::default();
     loop {
         let mut child = command.spawn().map_err(|error| anyhow!("{name} cannot be started: {error}"))?;
@@ -209,12 +205,12 @@ mod tests {
                 command
             };
             let (mut fleet, mut failures) = Fleet::new();
-            fleet.keep("wrong", shell("exit 78"));
+            fleet.keep("wrong".into(), shell("exit 78"));
             let failure = failures.recv().await.expect("a failure");
             assert!(failure.is::<Unusable>(), "{failure}");
             let drained = tempfile::NamedTempFile::new().expect("a file");
             let path = drained.path().display();
-            fleet.keep("right", shell(&format!("trap 'echo drained > {path}; exit 143' TERM; echo up > {path}; while :; do sleep 0.05; done")));
+            fleet.keep("right".into(), shell(&format!("trap 'echo drained > {path}; exit 143' TERM; echo up > {path}; while :; do sleep 0.05; done")));
             while std::fs::read_to_string(drained.path()).expect("text").is_empty() {
                 sleep(Duration::from_millis(10)).await;
             }
