@@ -445,6 +445,10 @@ async fn a_process_that_leaves_hands_over_without_a_pause() {
     processes[1].stop.send_replace(true);
     pass(&mut processes, Duration::from_millis(100)).await;
     assert!(processes[1].run.is_none());
+    // It has said so: whoever comes next does not wait for it.
+    processes.push(Process::new(&log, "c"));
+    pass(&mut processes, SECOND).await;
+    assert_eq!(processes[2].owned(), 4);
 }
 
 #[tokio::test(start_paused = true)]
