@@ -103,9 +103,13 @@ async fn rows(log: &JetStream) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Parts that processes tell of beyond those: the view `sources`, of which each partition has its own part.
+/// Parts that processes tell of beyond those: the view `sources`, of which each partition has its own part. That a
+/// process is a member of its stage is told only where something is in the way.
 fn other_parts(reports: &[Report], rows: &[Row]) -> BTreeSet<(StageName, String)> {
-    let told = reports.iter().flat_map(|report| report.parts.iter().map(|told| (report.stage, &told.part)));
+    let tells = |told: &&PartReport| told.condition != "running" || !told.part.starts_with("members ");
+    let told = reports
+        .iter()
+        .flat_map(|report| report.parts.iter().filter(tells).map(|told| (report.stage, &told.part)));
     let known = |(stage, part): &(StageName, &String)| {
         rows.iter().any(|row| row.stage == *stage && row.part == **part)
     };

@@ -74,7 +74,8 @@ fn loads(pipeline: &Pipeline, stage: &str) -> Option<BTreeMap<String, usize>> {
         Command::new(JACKPOT).args(["status", "--json"]).env("NATS_URL", &pipeline.url).output().unwrap();
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).ok()?;
     let mut loads = BTreeMap::new();
-    for row in rows.iter().filter(|row| text(row, "stage") == stage) {
+    let of_stage = |row: &&Value| text(row, "stage") == stage && text(row, "part").starts_with("partition ");
+    for row in rows.iter().filter(of_stage) {
         let owners: Vec<_> = row["owners"].as_array()?.iter().filter_map(Value::as_str).collect();
         let [owner] = owners[..] else { return None };
         *loads.entry(owner.to_owned()).or_default() += 1;
