@@ -36,6 +36,11 @@ const PULL_MESSAGES_MIN: usize = limits::READ_AHEAD_MESSAGES / 8;
 /// A pull asks for so many bytes at least: any one message must fit, or the broker would give it back at once.
 const PULL_BYTES_MIN: usize = limits::READ_AHEAD_BYTES / 2;
 
+/// How long a new consumer may be unknown to the server that is asked to pull from it, on a cluster.
+const UNKNOWN_MAX: Duration = Duration::from_secs(2);
+/// When such a pull is tried again.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(50);
+
 /// How far a stretch that is read with care reaches beyond the last loss, at most.
 const STRETCH_MAX: u64 = 64;
 /// Losses of the connection at one place, after which the message there is suspected.
@@ -57,8 +62,10 @@ pub struct Pull {
     name: String,
     /// While set, messages are asked for one by one, until one at or after this sequence has come.
     careful: Option<u64>,
-    /// Whether the consumer stands.
-    standing: bool,
+    /// Since when the consumer stands.
+    standing: Option<Instant>,
+    /// Until when no pull is sent.
+    pull_after: Option<Instant>,
     /// Where statuses come to; messages keep their own subject.
     inbox: String,
     /// Where pulls are sent.
@@ -101,7 +108,8 @@ impl Pull {
             subscriber,
             losses,
             careful: log.suspects.careful(&place(stream, filter), from),
-            standing: false,
+            standing: None,
+            pull_after: None,
             inbox,
             next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}").into(),
             delete_subject: format!("$JS.API.CONSUMER.DELETE.{stream}.{name}").into(),
@@ -123,7 +131,7 @@ impl Pull {
     /// Creates the consumer, and asks it for messages.
     async fn stand(&mut self) -> Result<(), LogError> {
         create_consumer(&self.log, &self.stream, &self.name, self.filter.as_deref(), self.expected).await?;
-        self.standing = true;
+        self.standing = Some(Instant::now());
         self.renew().await.map_err(|error| LogError::Unavailable(error.into()))
     }
 
@@ -146,6 +154,10 @@ impl Pull {
 
     /// Asks for more when half of what was asked for has come.
     async fn renew(&mut self) -> Result<(), ReadError> {
+        if self.pull_after.is_some_and(|after| Instant::now() < after) {
+            return Ok(());
+        }
+        self.pull_after = None;
         let Some(pull) = self.wanted() else { return Ok(()) };
         let published = self.log.client.publish_with_reply(
             self.next_subject.clone(),
@@ -235,6 +247,15 @@ impl Pull {
                 }
                 Ok(())
             }
+            // The server that created the consumer has answered before the one that is asked heard of it.
+            Some(StatusCode::NO_RESPONDERS)
+                if self.delivered == 0
+                    && self.standing.is_some_and(|since| since.elapsed() < UNKNOWN_MAX) =>
+            {
+                (self.owed_messages, self.owed_bytes) = (0, 0);
+                self.pull_after = Some(Instant::now() + UNKNOWN_PAUSE);
+                Ok(())
+            }
             Some(StatusCode::TIMEOUT) => self.settle(headers, said),
             Some(StatusCode::REQUEST_TERMINATED)
                 if said.eq_ignore_ascii_case("Message Size Exceeds MaxBytes")
@@ -305,7 +326,7 @@ impl Reader for Pull {
                     None => continue,
                 }
             }
-            if !self.standing {
+            if self.standing.is_none() {
                 self.stand().await.map_err(|error| self.lost(error.to_string()))?;
             }
             self.renew().await?;
@@ -325,6 +346,7 @@ impl Reader for Pull {
                     self.suspect();
                     return Err(self.lost("the connection was lost".into()));
                 }
+                () = sleep_until(self.pull_after.unwrap_or(since)), if self.pull_after.is_some() => {}
                 () = sleep_until(since + SILENCE_MAX) => {
                     return Err(self.lost(format!("nothing heard for {} ms", SILENCE_MAX.as_millis())));
                 }
@@ -333,7 +355,7 @@ impl Reader for Pull {
     }
 
     fn ready(&mut self) -> Option<Result<Entry, ReadError>> {
-        if self.ended || self.short.is_some() || !self.standing {
+        if self.ended || self.short.is_some() || self.standing.is_none() {
             return None;
         }
         let taken = self.arrived()?;
@@ -348,7 +370,7 @@ impl Reader for Pull {
 
 impl Drop for Pull {
     fn drop(&mut self) {
-        if !self.standing {
+        if self.standing.is_none() {
             return;
         }
         // Whoever held the reader was busy with something else when the connection was lost, and may be so each time.
