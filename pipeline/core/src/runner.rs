@@ -20,6 +20,22 @@ use crate::time::Clock;
 
 /// How often a part that hears nothing asks whether the stream has more than it was given.
 pub const WATCHDOG: Duration = Duration::from_secs(2);
+/// What a stream held when it was looked at last. What was stored just now is still on its way, on a cluster from
+/// another server: a reader has stalled when it has not brought by the next look what was there at the one before.
+#[derive(Debug, Default)]
+pub struct Watch {
+    held: u64,
+}
+
+impl Watch {
+    /// Notes that the stream ends at `last` now, and tells whether a reader that has come to `read` has stalled.
+    pub fn stalled(&mut self, last: u64, read: u64) -> bool {
+        let stalled = read < self.held;
+        self.held = last;
+        stalled
+    }
+}
+
 /// How often a part that stands by looks whether the other one goes on.
 const STAND_BY_POLL: Duration = Duration::from_millis(200);
 /// How long a part waits for its last acknowledgements when it is told to stop.
@@ -292,5 +308,20 @@ async fn stand_by<L: Log, P: Part>(context: &Context<L>, part: &mut P, backoff: 
                 context.pause(backoff.next_pause()).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_still_on_its_way_is_no_stall() {
+        let mut watch = Watch::default();
+        assert!(!watch.stalled(5, 0), "it was seen just now");
+        assert!(!watch.stalled(9, 5), "what was there before has been brought");
+        assert!(!watch.stalled(9, 9));
+        assert!(!watch.stalled(11, 10));
+        assert!(watch.stalled(11, 10), "one look later it is not there yet");
     }
 }

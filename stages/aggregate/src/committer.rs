@@ -18,7 +18,7 @@ use jackpot_core::health::Condition;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Notices, ReadError, Reader};
 use jackpot_core::record::{Commit, Consumed, IdleNotice, WindowSettings};
 use jackpot_core::recovery::Trouble;
-use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, first, tail};
+use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, Watch, first, tail};
 use jackpot_core::snapshot::{self, Desk, Key, Saved};
 use jackpot_core::stage::{Contradiction, Tally};
 use jackpot_core::terms::Terms;
@@ -80,6 +80,7 @@ struct Feed<R> {
     read: (u64, Digest),
     /// The frame that the reader begins with is to be compared with what was consumed.
     anchored: bool,
+    watch: Watch,
     queue: VecDeque<Taken>,
     /// The bytes of what was read, until somebody counts them.
     bytes: u64,
@@ -445,7 +446,7 @@ impl<L: Log> Committer<L> {
         for feed in feeds.iter_mut().filter(|feed| !feed.stopped && feed.queue.is_empty()) {
             let stream = Lane::Contributions.stream(feed.partition);
             let last = self.context.log.extent(&stream).await?.last;
-            if last > feed.read.0 {
+            if feed.watch.stalled(last, feed.read.0) {
                 return Err(Trouble::stalled(&stream));
             }
         }
@@ -534,6 +535,7 @@ impl<R: Reader> Feed<R> {
             reader,
             read: (consumed.frame, consumed.digest),
             anchored: consumed.frame > 0,
+            watch: Watch::default(),
             queue: VecDeque::new(),
             bytes: 0,
             stopped: false,

@@ -8,7 +8,7 @@ use crate::lane::Lane;
 use crate::log::{Append, AppendError, Appender, Entry, Log, Reader};
 use crate::publication::Publisher;
 use crate::recovery::Trouble;
-use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, first, stored, tail};
+use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch, first, stored, tail};
 use crate::snapshot::{self, Desk, Key};
 use crate::stage::Stage;
 use crate::topology;
@@ -124,9 +124,10 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
     }
 
     /// A reader that says nothing is believed only while its stream ends where it was read to.
-    async fn check_stall(&self, input: &str) -> Result<(), Trouble> {
-        let extent = self.context.log.extent(input).await?;
-        if extent.last == self.lane.taken() { Ok(()) } else { Err(Trouble::stalled(input)) }
+    async fn check_stall(&self, input: &str, watch: &mut Watch) -> Result<(), Trouble> {
+        let last = self.context.log.extent(input).await?.last;
+        let taken = self.lane.taken();
+        if last < taken || watch.stalled(last, taken) { Err(Trouble::stalled(input)) } else { Ok(()) }
     }
 }
 
@@ -150,6 +151,7 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
         self.context.working(&self.name);
         let mut sent = Sent::new(S::OUTPUTS.len());
         send(again, &mut appenders, &mut sent).await?;
+        let mut watch = Watch::default();
         loop {
             let watchdog = sleep_until(Instant::now() + WATCHDOG);
             tokio::select! {
@@ -161,7 +163,7 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
                 entry = reader.next(), if self.lane.wants_input() => {
                     self.forward(&entry?, &mut appenders, &mut sent).await?;
                 }
-                () = watchdog, if self.lane.settled() => self.check_stall(&input).await?,
+                () = watchdog, if self.lane.settled() => self.check_stall(&input, &mut watch).await?,
             }
         }
         let settling = async {
