@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A running `jackpot up`.
 pub struct Pipeline {
     up: Child,
-    /// Where its server listens.
+    /// Where its servers listen, separated by commas.
     pub url: String,
     /// The lines that it printed before `ready`.
     pub said: Vec<String>,
@@ -44,7 +44,8 @@ impl Pipeline {
                 Ok(line) if line == "ready" => return pipeline,
                 Ok(line) => {
                     if let Some(url) = line.split_whitespace().find(|word| word.starts_with("nats://")) {
-                        url.clone_into(&mut pipeline.url);
+                        let comma = if pipeline.url.is_empty() { "" } else { "," };
+                        pipeline.url = [&pipeline.url, url].join(comma);
                     }
                     pipeline.said.push(line);
                 }
@@ -57,6 +58,11 @@ impl Pipeline {
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.command(args).output().expect("the command runs");
         self.text(args, &output)
+    }
+
+    /// Runs a subcommand, whatever comes of it.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("the command runs")
     }
 
     /// Runs a subcommand with `--json` and reads its one array.
@@ -89,6 +95,15 @@ impl Pipeline {
     /// The process id of a stage, while it runs.
     pub fn pid(&self, stage: &str) -> Option<u32> {
         child(self.up.id(), stage)
+    }
+
+    /// The process id of one of several servers, by its number, while it runs.
+    pub fn server(&self, number: u32) -> Option<u32> {
+        let folder = format!("/server-{number}/");
+        let runs_there = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(&folder))
+        };
+        children(self.up.id()).into_iter().find(runs_there)
     }
 
     /// kill -9 of a stage; returns when another process has taken its place.

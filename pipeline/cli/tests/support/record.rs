@@ -3,6 +3,7 @@
 //! Only the client that talks to the server is the pipeline's; none of its formats is read by its own code.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jackpot_core::log::jetstream::{ConnectSettings, JetStream};
@@ -11,6 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::model::{self, Raw, list, pico, text};
 
@@ -84,6 +86,14 @@ impl Record {
             appender.send(append).await.unwrap();
             appender.acknowledged().await
         })
+    }
+
+    /// Asks the server's API; `None` where nobody answers in time.
+    pub fn ask(&self, subject: &str) -> Option<Value> {
+        let asked = self.log.client().request(subject.to_owned(), "".into());
+        let answer =
+            self.handle.block_on(async { timeout(Duration::from_secs(2), asked).await }).ok()?.ok()?;
+        Some(serde_json::from_slice(&answer.payload).unwrap())
     }
 
     /// Removes a stream with all that it holds.
