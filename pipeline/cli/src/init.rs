@@ -1,7 +1,8 @@
 //! `jackpot init`: creates the streams on a server, or checks those that are there; for a cluster's set-up job.
-//! What the streams are is in `jackpot_core::log::jetstream::setup`, which never loses data.
+//! Whether the server keeps what it acknowledges is [`promise`]'s question. What the streams are is in `jackpot_core::log::jetstream::setup`, which never loses data.
 
 pub mod growth;
+pub mod promise;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -36,6 +37,13 @@ pub struct Args {
     /// On how many servers each stream is kept: 3 on a cluster.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedI64ValueParser::<u8>::new().range(1..=5))]
     replicas: u8,
+    /// The monitoring port of the server, such as http://nats:8222, which tells whether it syncs to disk before it
+    /// acknowledges; without it the server's tags are looked at, and port 8222 of its host.
+    #[arg(long, value_name = "URL", value_parser = promise::monitor)]
+    monitor: Option<promise::Monitor>,
+    /// Create the streams although a power cut may lose what was acknowledged: for trials.
+    #[arg(long)]
+    accept_relaxed_sync: bool,
     /// What the new streams together may hold, such as 16GiB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     budget: Option<u64>,
@@ -56,6 +64,9 @@ pub fn partitions_parser() -> RangedI64ValueParser<u16> {
 pub async fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let log = args.server.connect(CONNECT_MAX).await?;
     let partitions = partitions(&log, args.partitions).await?;
+    if args.replicas == 1 && !args.accept_relaxed_sync && setup::partitions(&log).await?.is_none() {
+        promise::check(&log, args.monitor.as_ref()).await?;
+    }
     let mut setup = SetUp { replicas: args.replicas, ..SetUp::new(partitions) };
     if let Some(budget) = args.budget {
         setup.budget_bytes = budget;

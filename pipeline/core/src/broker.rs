@@ -35,6 +35,10 @@ const HELD_MAX: Duration = Duration::from_secs(5);
 /// How often a starting server is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// The tag by which a server's configuration says that it syncs before it acknowledges. Clients are told the tags of
+/// their server; its `sync_interval` they are not.
+pub const SYNC_TAG: &str = "sync:always";
+
 /// When the server calls a message stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
@@ -339,9 +343,9 @@ fn config(
             io::Error::new(io::ErrorKind::InvalidInput, "its name cannot be written in a configuration");
         BrokerError::Dir { path: settings.dir.clone(), cause }
     })?;
-    let sync_interval = match settings.sync {
-        Sync::Always => "always",
-        Sync::Relaxed => "2m",
+    let (sync_interval, tags) = match settings.sync {
+        Sync::Always => ("always", format!("server_tags: [\"{SYNC_TAG}\"]\n")),
+        Sync::Relaxed => ("2m", String::new()),
     };
     let cluster = seat.map_or_else(String::new, |seat| {
         let routes: Vec<_> = seat.routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
@@ -360,7 +364,7 @@ fn config(
          log_size_limit: 16MB\n\
          log_max_num: 2\n\
          jetstream {{\n  store_dir: \"{dir}\"\n  sync_interval: {sync_interval}\n  max_file_store: 16TB\n}}\n\
-         {cluster}"
+         {tags}{cluster}"
     ))
 }
 

@@ -1,6 +1,5 @@
-//! A question to a stage's own HTTP server on this machine: one GET, one short answer.
+//! A question to a small HTTP server, a stage's or a broker's: one GET, one short answer.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,13 +34,18 @@ pub enum ProbeError {
     Strange,
 }
 
-/// Asks for a path.
+/// Asks a stage on this machine for a path.
 pub async fn get(port: u16, path: &str) -> Result<Answer, ProbeError> {
-    timeout(ANSWER_MAX, ask(port, path)).await.unwrap_or(Err(ProbeError::Slow))
+    get_from("127.0.0.1", port, path).await
 }
 
-async fn ask(port: u16, path: &str) -> Result<Answer, ProbeError> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+/// Asks a host for a path.
+pub async fn get_from(host: &str, port: u16, path: &str) -> Result<Answer, ProbeError> {
+    timeout(ANSWER_MAX, ask(host, port, path)).await.unwrap_or(Err(ProbeError::Slow))
+}
+
+async fn ask(host: &str, port: u16, path: &str) -> Result<Answer, ProbeError> {
+    let mut stream = TcpStream::connect((host, port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();

@@ -387,6 +387,12 @@ pub fn is_url(url: &str) -> bool {
     servers(url).is_ok()
 }
 
+/// The hosts that this names; none where it is no URL.
+pub fn hosts(url: &str) -> Vec<String> {
+    let servers = servers(url).unwrap_or_default();
+    servers.iter().map(|server| server.host().to_owned()).collect()
+}
+
 fn servers(url: &str) -> Result<Vec<async_nats::ServerAddr>, ConnectError> {
     let parse = |one: &str| {
         let address: async_nats::ServerAddr = one.trim().parse()?;
@@ -484,6 +490,12 @@ mod tests {
             assert!(reconnect_delay(attempts) <= RECONNECT_MAX);
         }
         assert!((0..64).map(|_| reconnect_delay(7)).any(|delay| delay > Duration::from_millis(50)));
+    }
+
+    #[test]
+    fn hosts_are_read() {
+        assert_eq!(hosts("nats://a:4222,b, tls://10.0.0.1:1"), ["a", "b", "10.0.0.1"]);
+        assert!(hosts("http://a").is_empty());
     }
 
     #[tokio::test]

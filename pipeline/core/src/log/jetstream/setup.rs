@@ -520,6 +520,11 @@ fn compare(stream: &StreamSettings, setup: &SetUp, info: StreamInfo) -> Result<P
             return Err(SetUpError::WouldLose { stream: name(), setting, has, must });
         }
     }
+    // Acknowledged before it is written at all; only a new stream can be another way.
+    if config["persist_mode"] == "async" {
+        let (setting, has, must) = ("persist_mode", json!("async"), json!("default"));
+        return Err(SetUpError::WouldLose { stream: name(), setting, has, must });
+    }
     let mut changes = Vec::new();
     let mut change = |setting: &str, to: Value| {
         let has = config.get(setting).cloned().unwrap_or(json!(false));
@@ -596,6 +601,8 @@ mod tests {
         check("subjects", json!(["x"]), "subjects = [\"x\"]");
         check("metadata", json!({ PARTITIONS_KEY: "8" }), "was made for 8 partitions, not 4");
         check("metadata", Value::Null, "metadata = null");
+        check("persist_mode", json!("async"), "persist_mode = \"async\"");
+        check("persist_mode", json!("default"), "leave");
         check("deny_purge", json!(false), "deny_purge: false → true");
         check("max_bytes", json!(1), "leave");
     }
