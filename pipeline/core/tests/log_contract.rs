@@ -924,6 +924,32 @@ mod nats_server_alone {
     }
 
     #[tokio::test]
+    async fn an_append_is_given_up_when_nothing_is_heard_and_not_before() {
+        let world = NatsWorld::new().await;
+        world.create(StreamSettings::record("s", &["s"], 64 << 20)).await;
+        let settings = ConnectSettings {
+            acknowledged_within: Duration::from_secs(60),
+            silence_max: Duration::from_millis(500),
+            ..Default::default()
+        };
+        let log = JetStream::connect(&world.broker.url(), "patient", &settings).await.unwrap();
+        let mut appender = log.appender().await.unwrap();
+        tokio::time::sleep(settings.silence_max * 2).await;
+        appender.send(append("s", "1", Expect::Any)).await.unwrap();
+        assert_eq!(appender.acknowledged().await.unwrap(), 1, "silence counts from the send on");
+        let pid = world.broker.pid().unwrap().to_string();
+        let signal = |name: &str| std::process::Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(signal("-STOP").success());
+        let held = Instant::now();
+        appender.send(append("s", "2", Expect::Any)).await.unwrap();
+        let error = appender.acknowledged().await.unwrap_err();
+        assert!(matches!(error, AppendError::Unknown(_)), "{error}");
+        let waited = held.elapsed();
+        assert!(signal("-CONT").success());
+        assert!((settings.silence_max..Duration::from_secs(30)).contains(&waited), "{waited:?}");
+    }
+
+    #[tokio::test]
     async fn a_consumer_that_is_deleted_ends_its_reader() {
         let world = NatsWorld::new().await;
         world.create(stream("s")).await;

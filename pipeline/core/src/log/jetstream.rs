@@ -33,6 +33,8 @@ use crate::time::Millis;
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the broker may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long no acknowledgement may come: as long as the servers of a cluster may take to choose a leader.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// How each part of a PEM file begins.
@@ -55,6 +57,9 @@ pub struct ConnectSettings {
     pub give_up_after: Option<Duration>,
     /// How long an append may stay unacknowledged before its fate counts as unknown.
     pub acknowledged_within: Duration,
+    /// How long no acknowledgement at all may come while appends are in flight, until the fate of the oldest counts as
+    /// unknown: their stream has lost its leader.
+    pub silence_max: Duration,
 }
 
 impl Default for ConnectSettings {
@@ -67,6 +72,7 @@ impl Default for ConnectSettings {
             inbox_prefix: None,
             give_up_after: None,
             acknowledged_within: ANSWER_MAX,
+            silence_max: SILENCE_MAX,
         }
     }
 }
@@ -113,6 +119,7 @@ pub struct JetStream {
     client: Client,
     url: Arc<str>,
     acknowledged_within: Duration,
+    silence_max: Duration,
     /// Counts the losses of the connection: whoever waits for an answer learns that it will not come.
     losses: watch::Receiver<u64>,
     slow_consumers: Arc<AtomicU64>,
@@ -144,6 +151,7 @@ impl JetStream {
                         client,
                         url: url.into(),
                         acknowledged_within: settings.acknowledged_within,
+                        silence_max: settings.silence_max,
                         losses,
                         slow_consumers,
                         suspects: Arc::default(),

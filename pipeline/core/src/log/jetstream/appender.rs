@@ -42,10 +42,14 @@ pub struct Pipelined {
     /// The sends from `oldest` on.
     sends: VecDeque<Sent>,
     acknowledged_within: Duration,
+    /// How long nothing at all may be heard while something is in flight.
+    silence_max: Duration,
+    /// When something was heard last.
+    heard: Instant,
 }
 
 struct Sent {
-    deadline: Instant,
+    at: Instant,
     fate: Option<Result<u64, AppendError>>,
 }
 
@@ -62,6 +66,8 @@ impl Pipelined {
             oldest: 0,
             sends: VecDeque::new(),
             acknowledged_within: log.acknowledged_within,
+            silence_max: log.silence_max,
+            heard: Instant::now(),
         })
     }
 
@@ -79,12 +85,18 @@ impl Pipelined {
             _ = self.losses.changed() => self.lose_all("the connection was lost"),
             () = sleep_until(deadline) => {
                 if let Some(oldest) = self.sends.front_mut() {
-                    let waited = self.acknowledged_within.as_millis();
+                    let waited = oldest.at.elapsed().as_millis();
                     let what = format!("nothing heard for {waited} ms");
                     oldest.fate.get_or_insert_with(|| Err(AppendError::Unknown(what.into())));
                 }
             }
         }
+    }
+
+    /// Until when a reply to a send is waited for. A server that is slow answers one send after the other; from one that
+    /// is cut off nothing comes at all.
+    fn deadline(&self, sent: &Sent) -> Instant {
+        (sent.at + self.acknowledged_within).min(sent.at.max(self.heard) + self.silence_max)
     }
 
     /// Takes what has arrived, without waiting.
@@ -96,6 +108,7 @@ impl Pipelined {
 
     /// Notes a reply with its send. One for a send that was given up is of no interest any more.
     fn settle(&mut self, reply: &Message) {
+        self.heard = Instant::now();
         let number =
             reply.subject.strip_prefix(self.reply_prefix.as_str()).and_then(|word| word.parse::<u64>().ok());
         let place = number.and_then(|number| usize::try_from(number.checked_sub(self.oldest)?).ok());
@@ -117,14 +130,14 @@ impl Appender for Pipelined {
         while self.sends.len() >= limits::APPENDS_UNACKNOWLEDGED_MAX {
             self.take_arrived();
             let Some(open) = self.sends.iter().find(|send| send.fate.is_none()) else { break };
-            let deadline = open.deadline;
+            let deadline = self.deadline(open);
             self.learn(deadline).await;
         }
         let number = self.oldest + u64::try_from(self.sends.len()).expect("a length fits");
         let reply = format!("{}{number}", self.reply_prefix);
-        let deadline = Instant::now() + self.acknowledged_within;
+        let at = Instant::now();
         let fate = publish(&self.log, append, reply.into(), None).await?.err().map(Err);
-        self.sends.push_back(Sent { deadline, fate });
+        self.sends.push_back(Sent { at, fate });
         Ok(())
     }
 
@@ -137,8 +150,8 @@ impl Appender for Pipelined {
                     self.oldest += 1;
                     return oldest.expect("the oldest send has a fate: it was looked at just now");
                 }
-                Some(Sent { deadline, .. }) => {
-                    let deadline = *deadline;
+                Some(sent) => {
+                    let deadline = self.deadline(sent);
                     self.learn(deadline).await;
                 }
             }
