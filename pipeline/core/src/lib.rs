@@ -13,6 +13,7 @@
 //! | [`lane`], [`runner`] | drives a stage: the first decides, the second awaits |
 //! | [`sessions`] | what a stage remembers of a source's sessions, bounded |
 //! | [`membership`] | who runs what: the processes of a stage divide its partitions |
+//! | [`room`] | how full the streams are |
 //! | [`snapshot`] | states in the log, and the trimming of lanes that they allow |
 //! | [`recovery`] | the one recovery path |
 //! | [`publication`] | what belongs to a frame and goes to the outside |
@@ -42,6 +43,7 @@ pub mod publication;
 pub mod record;
 pub mod recovery;
 pub mod refusal;
+pub mod room;
 pub mod runner;
 pub mod service;
 pub mod sessions;

@@ -11,6 +11,7 @@ use std::future::Future;
 use bytes::Bytes;
 
 use crate::time::Millis;
+use crate::{room, topology};
 
 /// A stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Extent {
     pub last: u64,
     /// Bytes stored.
     pub bytes: u64,
+    /// Bytes that may be stored; then new messages are refused.
+    pub max_bytes: u64,
     /// When the broker said so, by its own clock.
     pub at: Millis,
 }
@@ -87,7 +90,7 @@ pub enum AppendError {
     /// Not stored: the fence does not hold (10071), or another append holds it just now (10164).
     #[error("the log has moved on: {0}")]
     Fenced(Box<str>),
-    /// Not stored: the stream is full and refuses new messages.
+    /// Not stored: the stream is full and refuses new messages. Which, and what to do.
     #[error("the stream is full: {0}")]
     Full(Box<str>),
     /// Unknown: a timeout, a lost reply, a lost connection. It may be stored.
@@ -96,6 +99,14 @@ pub enum AppendError {
     /// Not stored, and never will be: too large, not permitted, no such stream.
     #[error("the append was rejected: {0}")]
     Rejected(Box<str>),
+}
+
+impl AppendError {
+    /// The stream that takes this subject is full, as the broker says.
+    pub fn full(subject: &str, said: &str) -> Self {
+        let stream = topology::stream_of(subject);
+        Self::Full(format!("{stream} ({said}): {}", room::advice(&stream)).into())
+    }
 }
 
 /// Why a reader has nothing more to give. It is of no further use: open another.

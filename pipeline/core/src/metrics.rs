@@ -3,9 +3,11 @@
 //! together. A counter exists from the start, at 0, wherever its labels are known, so that its first rise is seen.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
+use crate::log::Extent;
 use crate::recovery::Trouble;
 use crate::refusal::{Reason, StageName};
 use crate::stage::Tally;
@@ -24,6 +26,9 @@ pub struct Metrics {
     position: IntGaugeVec,
     stopped: IntGaugeVec,
     append_seconds: Histogram,
+    stream_bytes: IntGaugeVec,
+    stream_bytes_max: IntGaugeVec,
+    stream_hours_left: GaugeVec,
     gaps: IntCounter,
     gap_batches: IntCounter,
     conflicts: IntCounter,
@@ -89,6 +94,22 @@ impl Metrics {
                     .buckets(vec![
                         0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
                     ]),
+                ),
+            ),
+            stream_bytes: gauges("jackpot_stream_bytes", "What a stream holds.", &["stream"]),
+            stream_bytes_max: gauges(
+                "jackpot_stream_bytes_max",
+                "What a stream may hold; then it refuses new messages.",
+                &["stream"],
+            ),
+            stream_hours_left: register(
+                &registry,
+                GaugeVec::new(
+                    opts(
+                        "jackpot_stream_hours_left",
+                        "Whole hours until a stream is full at the pace of the last hour; +Inf where it does not grow.",
+                    ),
+                    &["stream"],
                 ),
             ),
             gaps: alarm(
@@ -164,6 +185,14 @@ impl Metrics {
     /// The recovery path is taken.
     pub fn recovering(&self, trouble: &Trouble) {
         self.recoveries.with_label_values(&[trouble.kind()]).inc();
+    }
+
+    /// What a stream holds and may hold, and in how many hours it is full, where it grows.
+    pub fn room(&self, stream: &str, extent: &Extent, hours_left: Option<u32>) {
+        let bytes = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.stream_bytes.with_label_values(&[stream]).set(bytes(extent.bytes));
+        self.stream_bytes_max.with_label_values(&[stream]).set(bytes(extent.max_bytes));
+        self.stream_hours_left.with_label_values(&[stream]).set(hours_left.map_or(f64::INFINITY, f64::from));
     }
 
     /// Whether this machine's clock is too far off the broker's; set by who compares them.

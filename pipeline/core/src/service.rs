@@ -20,6 +20,7 @@ use crate::membership::Sharing;
 use crate::metrics::Metrics;
 use crate::recovery::Backoff;
 use crate::refusal::StageName;
+use crate::room;
 use crate::runner::Context;
 use crate::settings::{EXIT_CONFIG, EXIT_DRAINED, EXIT_USAGE, Mistakes, StageArgs, StageSettings};
 use crate::status;
@@ -210,6 +211,8 @@ async fn start<P: Program>(
         clock,
         active: process.active,
     };
+    let looked = settings.only.clone().unwrap_or_else(|| (0..total).collect());
+    tokio::spawn(room::watch(context.clone(), room::streams(P::STAGE, &looked)));
     let mut parts = JoinSet::new();
     let part = move |context: &Context<JetStream>, partition| P::part(context, partition, total, &own);
     match &settings.only {

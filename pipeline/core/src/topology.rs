@@ -67,6 +67,11 @@ impl Lane {
         format!("{}.{partition}", self.as_str())
     }
 
+    /// Whether it is trimmed to what somebody still needs; the others are the record.
+    pub fn drains(self) -> bool {
+        matches!(self, Self::Validated | Self::Geofenced | Self::Contributions)
+    }
+
     /// The stage that writes it.
     pub fn writer(self) -> StageName {
         match self {
@@ -224,6 +229,16 @@ pub fn members(stage: StageName) -> String {
     member(stage, "*")
 }
 
+/// The stream that takes this subject.
+pub fn stream_of(subject: &str) -> String {
+    let (kind, rest) = subject.split_once('.').unwrap_or((subject, ""));
+    match kind {
+        "lane" => WAGERS.to_owned(),
+        lane if Lane::ALL.iter().any(|of| of.as_str() == lane) => format!("{lane}-{rest}"),
+        stream => stream.to_owned(),
+    }
+}
+
 /// Whether a subject, word by word, fits a filter with `*` and `>`.
 pub fn fits(subject: &str, filter: &str) -> bool {
     let (mut words, mut wanted) = (subject.split('.'), filter.split('.'));
@@ -272,6 +287,15 @@ mod tests {
         let subject = refusals("acme", &longer);
         assert_eq!(subject, format!("refusals.acme.~{}", Digest::of(longer.as_bytes())));
         assert_ne!(subject, refusals("acme", &format!("{long}y")));
+    }
+
+    #[test]
+    fn a_subject_tells_its_stream() {
+        let settings = crate::log::jetstream::setup::streams(&crate::log::jetstream::setup::SetUp::new(2));
+        for stream in settings {
+            assert!(stream.subjects.iter().all(|subject| stream_of(subject) == stream.name), "{stream:?}");
+        }
+        assert_eq!(stream_of(&terms_marker(1)), WAGERS);
     }
 
     #[test]

@@ -216,7 +216,7 @@ async fn messages_come_back_in_order(world: &impl World) {
     world.create(stream("s")).await;
     let log = world.log();
     let empty = log.extent("s").await.unwrap();
-    assert_eq!(empty, Extent { first: 1, last: 0, bytes: 0, at: empty.at });
+    assert_eq!(empty, Extent { first: 1, last: 0, bytes: 0, max_bytes: stream("s").max_bytes, at: empty.at });
     let headers = vec![("b-late".to_owned(), "2".to_owned()), ("a-early".to_owned(), "1".to_owned())];
     let one = Append { headers: headers.clone(), ..append("s.one", "first", Expect::Last(0)) };
     let mut appends = vec![one];

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jackpot_core::log::{AppendError, LogError};
+use jackpot_core::log::{AppendError, Extent, LogError};
 use jackpot_core::metrics::Metrics;
 use jackpot_core::recovery::Trouble;
 use jackpot_core::refusal::{Reason, StageName};
@@ -22,6 +22,7 @@ fn busy(stage: StageName) -> Metrics {
     metrics.stopped("0", false);
     metrics.appended("0", 2, &Tally::default());
     metrics.acknowledged(Duration::from_millis(1));
+    metrics.room("wagers", &Extent::default(), None);
     metrics
 }
 

@@ -14,9 +14,8 @@
 //! A batch makes a frame of its own, and a frame a commit, as long as the pipeline keeps up; where it does not, frames
 //! and commits merge and less is stored. So this errs towards too much.
 
-use jackpot_core::log::LogError;
 use jackpot_core::log::jetstream::JetStream;
-use jackpot_core::log::jetstream::setup;
+use jackpot_core::log::{Extent, Log as _, LogError};
 use jackpot_core::topology::{self, Lane};
 
 /// Batches that producers send a second, in all, where they are not forced to send more.
@@ -75,9 +74,9 @@ pub async fn estimate(
 ) -> Result<Vec<Growth>, LogError> {
     let mut growing = Vec::new();
     for (stream, bytes_per_day) in bytes_per_day(partitions, rate, levels) {
-        let room = setup::room(log, &stream).await?;
-        let free_bytes = room.max_bytes.saturating_sub(room.holds);
-        growing.push(Growth { stream, bytes_per_day, max_bytes: room.max_bytes, free_bytes });
+        let Extent { bytes, max_bytes, .. } = log.extent(&stream).await?;
+        let free_bytes = max_bytes.saturating_sub(bytes);
+        growing.push(Growth { stream, bytes_per_day, max_bytes, free_bytes });
     }
     growing.sort_by_key(Growth::seconds_left);
     Ok(growing)

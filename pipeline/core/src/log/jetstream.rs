@@ -279,7 +279,9 @@ impl Log for JetStream {
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
         let at =
             Millis::parse(&info.ts).ok_or_else(|| LogError::Denied("it says no time of its own".into()))?;
-        Ok(Extent { first, last: state.last_seq, bytes: state.bytes, at })
+        // The broker says -1 where there is no limit.
+        let max_bytes = info.config["max_bytes"].as_u64().unwrap_or(u64::MAX);
+        Ok(Extent { first, last: state.last_seq, bytes: state.bytes, max_bytes, at })
     }
 
     async fn last(&self, stream: &str, filter: &str) -> Result<Option<Entry>, LogError> {

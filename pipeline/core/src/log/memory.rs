@@ -156,7 +156,7 @@ impl Stored {
             entries.push(entry);
         }
         if bytes > self.settings.max_bytes {
-            return Err(AppendError::Full("maximum bytes exceeded".into()));
+            return Err(AppendError::full(&self.settings.subjects[0], "maximum bytes exceeded"));
         }
         Ok(entries)
     }
@@ -235,7 +235,13 @@ impl Log for Memory {
 
     async fn extent(&self, stream: &str) -> Result<Extent, LogError> {
         let at = (self.shared.now)();
-        self.with(stream, |stream| Extent { first: stream.first, last: stream.last, bytes: stream.bytes, at })
+        self.with(stream, |stream| Extent {
+            first: stream.first,
+            last: stream.last,
+            bytes: stream.bytes,
+            max_bytes: stream.settings.max_bytes,
+            at,
+        })
     }
 
     async fn last(&self, stream: &str, filter: &str) -> Result<Option<Entry>, LogError> {

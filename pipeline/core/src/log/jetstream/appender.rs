@@ -20,6 +20,7 @@ use super::reader::fresh;
 use super::{ANSWER_MAX, JetStream, wire};
 use crate::limits;
 use crate::log::{Append, AppendError, Appender, Expect, LogError};
+use crate::topology;
 
 /// The stream's last sequence, or its subject's, is another one.
 const WRONG_LAST_SEQUENCE: u32 = 10_071;
@@ -50,6 +51,7 @@ pub struct Pipelined {
 
 struct Sent {
     at: Instant,
+    subject: Subject,
     fate: Option<Result<u64, AppendError>>,
 }
 
@@ -113,7 +115,8 @@ impl Pipelined {
             reply.subject.strip_prefix(self.reply_prefix.as_str()).and_then(|word| word.parse::<u64>().ok());
         let place = number.and_then(|number| usize::try_from(number.checked_sub(self.oldest)?).ok());
         if let Some(send) = place.and_then(|place| self.sends.get_mut(place)) {
-            send.fate.get_or_insert_with(|| fate(reply));
+            let Sent { subject, fate: known, .. } = send;
+            known.get_or_insert_with(|| fate(reply, subject));
         }
     }
 
@@ -125,7 +128,7 @@ impl Pipelined {
 }
 
 impl Appender for Pipelined {
-    async fn send(&mut self, append: Append) -> Result<(), LogError> {
+    async fn send(&mut self, mut append: Append) -> Result<(), LogError> {
         // More replies than the subscription holds would be dropped.
         while self.sends.len() >= limits::APPENDS_UNACKNOWLEDGED_MAX {
             self.take_arrived();
@@ -136,8 +139,9 @@ impl Appender for Pipelined {
         let number = self.oldest + u64::try_from(self.sends.len()).expect("a length fits");
         let reply = format!("{}{number}", self.reply_prefix);
         let at = Instant::now();
-        let fate = publish(&self.log, append, reply.into(), None).await?.err().map(Err);
-        self.sends.push_back(Sent { at, fate });
+        let subject = Subject::from(std::mem::take(&mut append.subject));
+        let fate = publish(&self.log, subject.clone(), append, reply.into(), None).await?.err().map(Err);
+        self.sends.push_back(Sent { at, subject, fate });
         Ok(())
     }
 
@@ -178,9 +182,11 @@ pub(super) async fn append_atomic(log: &JetStream, appends: Vec<Append>) -> Resu
     let mut losses = fresh(&log.losses);
     let mut replies = log.subscribe(format!("{inbox}.*")).await.map_err(nothing_sent)?;
     let id = inbox.rsplit('.').next().expect("splitting gives at least one word");
-    for (number, append) in (1..).zip(appends) {
+    let into = appends[0].subject.clone();
+    for (number, mut append) in (1..).zip(appends) {
         let batch = Batch { id, number, last: number == count };
-        publish(log, append, format!("{inbox}.{number}").into(), Some(batch))
+        let subject = Subject::from(std::mem::take(&mut append.subject));
+        publish(log, subject, append, format!("{inbox}.{number}").into(), Some(batch))
             .await
             .map_err(nothing_sent)??;
     }
@@ -200,7 +206,7 @@ pub(super) async fn append_atomic(log: &JetStream, appends: Vec<Append>) -> Resu
         let is_commit = reply.subject.as_str() == commit;
         // All but the last are answered with nothing, or with why they cannot be part of a batch.
         if is_commit || !reply.payload.is_empty() || reply.status.is_some() {
-            match (fate(&reply), is_commit) {
+            match (fate(&reply, &into), is_commit) {
                 (Ok(sequence), true) => return Ok(sequence),
                 (Ok(_), false) => {}
                 (Err(error), true) => return Err(refused.unwrap_or(error)),
@@ -244,6 +250,7 @@ struct Batch<'a> {
 /// Hands a message to the connection. The inner error is the message's fate: it was not sent, and never could be.
 async fn publish(
     log: &JetStream,
+    subject: Subject,
     append: Append,
     reply: Subject,
     batch: Option<Batch<'_>>,
@@ -252,7 +259,6 @@ async fn publish(
         Ok(headers) => headers,
         Err(error) => return Ok(Err(error)),
     };
-    let subject = Subject::from(append.subject);
     let client = &log.client;
     let published = async {
         match headers {
@@ -298,8 +304,8 @@ fn headers(append: &Append, batch: Option<Batch<'_>>) -> Result<Option<HeaderMap
     Ok(Some(headers))
 }
 
-/// What a reply says of its append.
-fn fate(reply: &Message) -> Result<u64, AppendError> {
+/// What a reply says of the append to this subject.
+fn fate(reply: &Message, subject: &str) -> Result<u64, AppendError> {
     if reply.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(AppendError::Unknown("no stream takes this subject just now".into()));
     }
@@ -311,11 +317,15 @@ fn fate(reply: &Message) -> Result<u64, AppendError> {
     };
     match (answer.error, answer.seq) {
         (Some(error), _) => {
-            let said = error.to_string().into();
+            let said: Box<str> = error.to_string().into();
             Err(match error.err_code {
                 WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_NOW => AppendError::Fenced(said),
-                STORE_FAILED => AppendError::Full(said),
-                code if NO_ROOM.contains(&code) => AppendError::Full(said),
+                STORE_FAILED => AppendError::full(subject, &said),
+                code if NO_ROOM.contains(&code) => {
+                    let stream = topology::stream_of(subject);
+                    let what = format!("{stream} ({said}): free room for the server, or let it use more");
+                    AppendError::Full(what.into())
+                }
                 _ if error.is_passing() => AppendError::Unknown(said),
                 _ => AppendError::Rejected(said),
             })

@@ -378,22 +378,6 @@ pub async fn partitions(log: &JetStream) -> Result<Option<u16>, LogError> {
     Ok(info.and_then(|info| partitions_of(&info.config)))
 }
 
-/// What a stream holds, and what it may hold, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// What is stored.
-    pub holds: u64,
-    /// What may be; without a limit, all there is.
-    pub max_bytes: u64,
-}
-
-/// The room of one stream.
-pub async fn room(log: &JetStream, stream: &str) -> Result<Room, LogError> {
-    let info = info(log, stream).await?.ok_or_else(|| LogError::NoStream(stream.into()))?;
-    let max_bytes = info.config["max_bytes"].as_u64().unwrap_or(u64::MAX);
-    Ok(Room { holds: info.state.bytes, max_bytes })
-}
-
 /// Creates one stream.
 pub async fn create(log: &JetStream, stream: &StreamSettings, replicas: u8) -> Result<(), SetUpError> {
     let subject = format!("$JS.API.STREAM.CREATE.{}", stream.name);
