@@ -49,6 +49,9 @@ const CONTEST_OVER: Duration = Duration::from_secs(2);
 /// So often in a row a contradiction must be found before it is believed: a leader that was deposed just now answers
 /// from the past, but what is stored does not change.
 const CONTRADICTIONS_BELIEVED: u32 = 3;
+/// How long to wait at least before a contradiction is looked at again: a server that was held answers what it was
+/// asked meanwhile as the leader that it was, until it has read what the others sent.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What every runner of a process shares. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -255,7 +258,7 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
                 context.metrics.recovering(&trouble);
                 warn!(part = name.name, "looking again before this is believed: {found}");
                 context.health.set(&name.name, Condition::Trying(found.to_string()));
-                context.pause(backoff.next_pause()).await;
+                context.pause(backoff.next_pause().max(LOOK_AGAIN)).await;
                 continue;
             }
         }
