@@ -5,7 +5,7 @@
 //! and the broker, from `/proc`; the producer's is not in it.
 
 mod latency;
-mod machine;
+pub(crate) mod machine;
 mod pipeline;
 mod pools;
 mod throughput;
@@ -190,7 +190,8 @@ fn count(count: u64) -> f64 {
     count as f64
 }
 
-fn sync_name(sync: SyncMode) -> &'static str {
+/// The name of a mode, as `up` takes it.
+pub(crate) fn sync_name(sync: SyncMode) -> &'static str {
     match sync {
         SyncMode::Always => "always",
         SyncMode::Relaxed => "relaxed",

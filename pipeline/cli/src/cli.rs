@@ -7,7 +7,8 @@ use jackpot_core::telemetry;
 
 use crate::server::CONNECT_MAX;
 use crate::{
-    bench, completions, explain, frame, init, load, publish, status, terms, up, verify, views, wait, watch,
+    bench, chaos, completions, explain, frame, init, load, publish, status, terms, up, verify, views, wait,
+    watch,
 };
 
 /// The operator's command of the jackpot pipeline.
@@ -66,6 +67,8 @@ enum Command {
     Frame(frame::Args),
     /// Measures the pipeline on this machine.
     Bench(bench::Args),
+    /// Kills, holds and restarts the processes of a pipeline of its own under load, and proves the record.
+    Chaos(chaos::Args),
     /// Prints what lets a shell complete this command's words.
     Completions(completions::Args),
 }
@@ -109,6 +112,7 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Verify(args) => verify::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Frame(args) => frame::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Bench(args) => bench::run(&args, out).await,
+        Command::Chaos(args) => chaos::run(&args, out).await,
         Command::Completions(args) => completions::run(&args, out),
         Command::Windows(args) => {
             let log = args.view.server.connect(CONNECT_MAX).await?;

@@ -3,6 +3,7 @@
 //! an error, to standard error. Nothing of the pipeline's own work is done here.
 
 pub mod bench;
+pub mod chaos;
 pub mod cli;
 pub mod completions;
 pub mod duration;

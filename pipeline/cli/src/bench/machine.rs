@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// The machine, and the build that ran on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// Processor cores that this process may use.
     cores: usize,
     /// What the processor calls itself.
@@ -22,7 +22,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// This machine and this build; the stages beside the command were built with it.
-    pub(super) fn this() -> Self {
+    pub(crate) fn this() -> Self {
         let unknown = || "unknown".to_owned();
         let cpu = read_to_string("/proc/cpuinfo").ok().and_then(|text| field(&text, "model name"));
         let memory = read_to_string("/proc/meminfo").ok().and_then(|text| field(&text, "MemTotal"));

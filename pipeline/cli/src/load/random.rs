@@ -70,7 +70,12 @@ fn splitmix64(state: &mut u64) -> u64 {
 
 /// The FNV-1a hash of a name: the same on every machine, for seeding.
 pub fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    hash_bytes(name.as_bytes())
+}
+
+/// The FNV-1a hash of bytes.
+pub fn hash_bytes(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }

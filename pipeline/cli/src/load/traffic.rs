@@ -78,6 +78,8 @@ pub struct Traffic {
     open: VecDeque<(u64, usize, u64)>,
     ready: VecDeque<Batch>,
     made: u64,
+    /// Whether each wager is the only one of its session.
+    strangers: bool,
 }
 
 /// One source: its players and the batch that it is gathering.
@@ -130,7 +132,13 @@ impl Traffic {
         }
         let random = Random::seeded(&[settings.seed, settings.start.0.cast_unsigned()]);
         let (open, ready) = (VecDeque::new(), VecDeque::new());
-        Ok(Self { market, settings, random, weights, producers, open, ready, made: 0 })
+        Ok(Self { market, settings, random, weights, producers, open, ready, made: 0, strangers: false })
+    }
+
+    /// The same, but that each wager is the only one of its session: as many sessions as wagers.
+    pub fn of_strangers(mut self) -> Self {
+        self.strangers = true;
+        self
     }
 
     /// Makes the next wager, and what batches that completes.
@@ -149,7 +157,7 @@ impl Traffic {
             self.open.push_back((at_ms, index, producer.sequence));
         }
         let now = self.settings.start.plus(at_ms.cast_signed());
-        producer.play(&self.market, now);
+        producer.play(&self.market, now, self.strangers);
         let full = producer.wagers >= u64::try_from(self.settings.batch).unwrap_or(u64::MAX)
             || producer.body.len() > limits::BATCH_BYTES_MAX - 4_096;
         if full {
@@ -195,7 +203,7 @@ impl Producer {
     }
 
     /// One of the players makes a wager.
-    fn play(&mut self, market: &Market, now: Millis) {
+    fn play(&mut self, market: &Market, now: Millis, strangers: bool) {
         if self.wagers == 0 {
             let (operator, source, sequence) = (&self.ground.operator, &self.source, self.sequence);
             let envelope = format!(
@@ -206,7 +214,7 @@ impl Producer {
             self.body.push(b',');
         }
         let seat = self.random.index(self.sessions.len());
-        if self.sessions[seat].is_over() {
+        if strangers || self.sessions[seat].is_over() {
             self.sessions[seat] = self.begin(market, now);
         }
         self.sessions[seat].play(market, now, &mut self.random, &mut self.body);
@@ -346,6 +354,21 @@ mod tests {
             batches.iter().filter(|batch| batch.source == source).map(|b| b.wagers).sum::<u64>()
         };
         assert!(of("acme-spin-eu1") > 5 * of("silverstate-kiosk-nv1"), "sources differ in size");
+    }
+
+    #[test]
+    fn strangers_come_once() {
+        let traffic = Traffic::new(&terms(), settings()).expect("the example terms can be played");
+        let sessions = traffic.of_strangers().flat_map(|batch| {
+            wagers(&batch)
+                .into_iter()
+                .map(|wager| {
+                    assert_eq!(wager["interaction"], 1);
+                    wager["session"].to_string()
+                })
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(sessions.collect::<BTreeSet<_>>().len(), 20_000);
     }
 
     #[test]

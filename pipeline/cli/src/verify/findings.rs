@@ -66,7 +66,7 @@ impl Check {
     ];
 
     /// Its name.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Chains => "chains",
             Self::Ingress => "ingress",
