@@ -33,9 +33,14 @@ pub fn streams(stage: StageName, partitions: &[u16]) -> Vec<String> {
     let own: &[&str] = match stage {
         StageName::Validate => &[topology::WAGERS, topology::TERMS],
         StageName::Geofence | StageName::Allocate => &[],
-        StageName::Aggregate => {
-            &[topology::COMMITS, topology::TOTALS, topology::WINDOWS, topology::HITS, topology::SNAPSHOTS]
-        }
+        StageName::Aggregate => &[
+            topology::COMMITS,
+            topology::TOTALS,
+            topology::WINDOWS,
+            topology::HITS,
+            topology::SNAPSHOTS,
+            topology::MEMBERS,
+        ],
         StageName::Audit => &[topology::REFUSALS, topology::SOURCES],
     };
     let lanes = Lane::ALL.into_iter().filter(|lane| lane.writer() == stage);
