@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use jackpot_core::broker::Broker;
+use jackpot_core::broker::{Broker, BrokerError};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -116,10 +116,29 @@ async fn keep_broker(name: &str, mut broker: Broker, mut stop: watch::Receiver<b
         };
         let pause = deaths.note(name, &status)?;
         tokio::select! {
-            () = sleep(pause) => {}
+            again = start_again(name, &mut broker, &mut deaths, pause) => again?,
             () = asked(&mut stop) => return Ok(()),
         }
-        broker.restart().await?;
+    }
+}
+
+/// Starts a server again after a pause; one that dies before it is ready has died like any other.
+async fn start_again(
+    name: &str,
+    broker: &mut Broker,
+    deaths: &mut Deaths,
+    mut pause: Duration,
+) -> anyhow::Result<()> {
+    loop {
+        sleep(pause).await;
+        match broker.restart().await {
+            Ok(()) => return Ok(()),
+            Err(BrokerError::Ended { status, said }) => {
+                eprintln!("jackpot: {name} did not get ready; it said last: {said}");
+                pause = deaths.note(name, &status)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -180,6 +199,8 @@ impl Deaths {
 
 #[cfg(test)]
 mod tests {
+    use jackpot_core::broker::{BrokerSettings, Sync};
+
     use super::*;
 
     #[test]
@@ -217,5 +238,42 @@ mod tests {
             fleet.shut_down().await;
             assert_eq!(std::fs::read_to_string(drained.path()).expect("text"), "drained\n");
         });
+    }
+
+    /// Kills the next server that this process starts, as soon as it is there.
+    async fn kill_next(known: &mut Vec<String>) {
+        loop {
+            let tasks = std::fs::read_dir("/proc/self/task").expect("this process has threads").flatten();
+            let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+            let lists: Vec<_> = lists.collect();
+            for id in lists.iter().flat_map(|list| list.split_whitespace()) {
+                let comm = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+                if comm.trim() == "nats-server" && !known.iter().any(|known| known == id) {
+                    known.push(id.to_owned());
+                    let pid = Pid::from_raw(id.parse().expect("an id")).expect("an id");
+                    return kill_process(pid, Signal::KILL).expect("our own child can be killed");
+                }
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn nats_a_server_that_dies_while_it_starts_is_started_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let broker = Broker::start(BrokerSettings::new(dir.path(), Sync::Relaxed)).await.expect("a server");
+        let port = broker.port();
+        let (mut fleet, mut failures) = Fleet::new();
+        fleet.keep_broker("nats-server".into(), broker);
+        let mut killed = Vec::new();
+        for _ in 0..4 {
+            kill_next(&mut killed).await;
+        }
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            assert!(failures.try_recv().is_err(), "the server is not given up");
+            sleep(Duration::from_millis(10)).await;
+        }
+        fleet.shut_down().await;
+        assert!(failures.try_recv().is_err(), "the server was not given up");
     }
 }
