@@ -36,13 +36,8 @@ pub async fn run<L: Log>(args: &Args, log: &L) -> anyhow::Result<()> {
 /// Waits until everything that is in the ingress now has come through.
 pub async fn settle<L: Log>(log: &L, patience: Duration) -> anyhow::Result<()> {
     let watch = Watch { log, deadline: Instant::now() + patience, patience };
-    let partitions = streams::partitions(log).await?;
-    let mut published = Vec::new();
-    for partition in 0..partitions {
-        let filter = topology::batches_filter(partition);
-        let last = log.last(topology::WAGERS, &filter).await?;
-        published.extend(last.map(|entry| (partition, entry.sequence)));
-    }
+    let what = "the server to tell what was published".to_owned();
+    let published = watch.until(what, async || published(log).await.map(Some)).await?;
     let mut frames = Vec::new();
     for &(partition, position) in &published {
         frames.push((partition, watch.validated(partition, position).await?));
@@ -52,6 +47,17 @@ pub async fn settle<L: Log>(log: &L, patience: Duration) -> anyhow::Result<()> {
     }
     let commit = watch.committed(&frames).await?;
     watch.viewed(commit.as_ref()).await
+}
+
+/// Up to where in the ingress each partition has something to be waited for.
+async fn published<L: Log>(log: &L) -> anyhow::Result<Vec<(u16, u64)>> {
+    let mut published = Vec::new();
+    for partition in 0..streams::partitions(log).await? {
+        let filter = topology::batches_filter(partition);
+        let last = log.last(topology::WAGERS, &filter).await?;
+        published.extend(last.map(|entry| (partition, entry.sequence)));
+    }
+    Ok(published)
 }
 
 /// Asks again and again, until a deadline.
@@ -183,6 +189,7 @@ mod tests {
     use jackpot_core::digest::Digest;
     use jackpot_core::frame::{Frame, Ingress};
     use jackpot_core::limits;
+    use jackpot_core::log::faulty::{Fault, Faulty};
     use jackpot_core::log::jetstream::setup::{SetUp, streams};
     use jackpot_core::log::memory::Memory;
     use jackpot_core::log::{Append, Appender, Expect};
@@ -297,6 +304,14 @@ mod tests {
         };
         let (settled, ()) = tokio::join!(settle(&played.0, Duration::from_secs(5)), later);
         settled.expect("there is no view to wait for");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_at_first_is_waited_for() {
+        let log = Faulty::planned(Played::new().0, Duration::from_millis(5));
+        log.plan(0, Fault::Unavailable);
+        settle(&log, Duration::from_secs(5)).await.expect("it answers later, and nothing was published");
+        assert_eq!(log.struck(), 1, "the fault struck");
     }
 
     #[tokio::test]
