@@ -70,6 +70,8 @@ pub struct Committer<L: Log> {
     archived: u64,
     /// How often in a row the terms of a partition's next frame were not to be had.
     missing: u32,
+    /// By partition: behind which frame its log contradicted the books, and how often in a row.
+    doubts: Vec<(u64, u32)>,
 }
 
 /// What of a partition is read and waits.
@@ -111,6 +113,7 @@ impl<L: Log> Committer<L> {
             folded: 0,
             archived: 0,
             missing: 0,
+            doubts: vec![(0, 0); usize::from(partitions)],
         }
     }
 
@@ -430,6 +433,18 @@ impl<L: Log> Committer<L> {
         Ok(())
     }
 
+    /// Looks again before a partition is stopped: its log may have been trimmed by another ledger, which went on after
+    /// this one asked where the commits end.
+    fn doubt(&mut self, feed: &Feed<L::Reader>, contradiction: &Contradiction) -> Result<(), Trouble> {
+        let (behind, times) = &mut self.doubts[usize::from(feed.partition)];
+        *times = if *behind == feed.read.0 { *times + 1 } else { 1 };
+        *behind = feed.read.0;
+        if *times < DOUBTS_BELIEVED {
+            return Err(Trouble::Transient(contradiction.to_string().into()));
+        }
+        Ok(())
+    }
+
     /// A partition whose log contradicts the books stops; the others go on. What of it was read and is not committed
     /// may be what is wrong.
     fn stop(&self, feed: &mut Feed<L::Reader>, contradiction: &Contradiction) {
@@ -502,6 +517,7 @@ impl<L: Log> Part for Committer<L> {
                 (index, entry) = next_entry(&mut feeds) => {
                     self.context.touch();
                     if let Err(contradiction) = feeds[index].fill(entry?)? {
+                        self.doubt(&feeds[index], &contradiction)?;
                         self.stop(&mut feeds[index], &contradiction);
                     }
                 }
