@@ -173,8 +173,10 @@ impl Network {
                 let State { dice, .. } = &mut *self.state();
                 if dice.below(3) == 0 { dice.between(1, 12) } else { 0 }
             };
-            let Ok(Extent { last, .. }) = self.broker.extent(&settings.name).await else { continue };
-            let lost = self.broker.lose(&settings.name, last.saturating_sub(count));
+            let Ok(Extent { first, last, .. }) = self.broker.extent(&settings.name).await else { continue };
+            // A stream is trimmed behind what was stored long before: that was synced, and so is what is kept first.
+            let kept = if first > 1 { first } else { 0 };
+            let lost = self.broker.lose(&settings.name, last.saturating_sub(count).max(kept.min(last)));
             if let Some(first) = lost.first() {
                 let (count, first) = (lost.len(), first.sequence);
                 self.trace.say(format_args!("{} loses {count} messages, from {first} on", settings.name));
