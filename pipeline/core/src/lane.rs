@@ -312,7 +312,7 @@ impl<S: Stage> Lane<S> {
             self.outputs.iter().map(|output| header.next_stage(digest, output.digest)).collect();
         let messages = outcome.encode(&headers);
         self.done = entry.sequence;
-        self.folded += u64::try_from(entry.payload.len()).expect("a length fits 64 bits");
+        self.folded += snapshot::weight(&entry.payload);
         self.input = Input::Read(digest);
         self.revision = header.terms;
         self.emit(&outcome, messages)

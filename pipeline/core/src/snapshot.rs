@@ -24,7 +24,7 @@ use crate::digest::Digest;
 use crate::log::{Append, Appender, Expect, Log, Reader};
 use crate::recovery::Trouble;
 use crate::refusal::StageName;
-use crate::runner::{Context, WATCHDOG, stored};
+use crate::runner::{Context, Part, WATCHDOG, drive, stored};
 use crate::stage::Contradiction;
 use crate::topology::{self, Lane};
 
@@ -100,6 +100,11 @@ pub struct Unreadable(#[from] postcard::Error);
 /// Writes a value as a piece.
 pub fn piece<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).expect("memory takes what is plain data")
+}
+
+/// By how many bytes a message lets the log grow, for [`Desk::is_due`].
+pub fn weight(message: &[u8]) -> u64 {
+    u64::try_from(message.len()).expect("a length fits 64 bits")
 }
 
 /// Reads pieces, one value after the other.
@@ -349,6 +354,18 @@ impl<L: Log> Archivist<L> {
     }
 }
 
+/// Drives the part that `made` gives over a desk, with the archivist who writes what is handed in there beside it.
+/// `partitions` are those whose lanes a snapshot may free.
+pub async fn drive_archived<L: Log, P: Part>(
+    context: Context<L>,
+    key: Key,
+    partitions: Vec<u16>,
+    made: impl FnOnce(Context<L>, Desk) -> P,
+) {
+    let (desk, archivist) = Archivist::new(context.clone(), key, partitions);
+    tokio::join!(drive(&context, made(context.clone(), desk)), archivist.run());
+}
+
 /// Writes a snapshot and confirms it; `None` where there is one that is as new.
 ///
 /// # Errors
@@ -412,7 +429,7 @@ impl<A: Appender> Parts<A> {
     /// Writes one part; at most one is in flight, since nobody waits for a snapshot.
     async fn send(&mut self, part: Bytes) -> Result<(), Trouble> {
         self.hasher.update(&part);
-        self.bytes += u64::try_from(part.len()).expect("a length fits 64 bits");
+        self.bytes += weight(&part);
         let subject = topology::snapshot_part(self.stage, &self.label, self.frame, self.count);
         self.appender
             .send(Append { subject, headers: Vec::new(), payload: part, expect: Expect::Any })

@@ -16,7 +16,7 @@ use jackpot_core::log::Log;
 use jackpot_core::record::WindowSettings;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, Part, drive};
-use jackpot_core::snapshot::{Archivist, Desk, Key};
+use jackpot_core::snapshot::{Key, drive_archived};
 use jackpot_core::stage::Stage;
 use validate::intake::{Intake, Settings as IntakeSettings};
 
@@ -51,14 +51,16 @@ pub fn parts<L: Log>(
     let of_each = |part: &dyn Fn(u16) -> Work| partitions.iter().map(|&partition| part(partition)).collect();
     match stage {
         StageName::Validate => of_each(&|partition| {
-            let (desk, archivist) = archive(context, Key::partition(stage, partition), vec![partition]);
-            let intake = Intake::new(context.clone(), partition, settings.intake).with_desk(desk);
-            both(run(context, intake), archivist)
+            let (key, settings) = (Key::partition(stage, partition), settings.intake);
+            Box::pin(drive_archived(context.clone(), key, vec![partition], move |context, desk| {
+                Intake::new(context, partition, settings).with_desk(desk)
+            }))
         }),
         StageName::Geofence => of_each(&|partition| {
-            let (desk, archivist) = archive(context, Key::partition(stage, partition), vec![partition]);
-            let lane = LaneRunner::new(context.clone(), partition, Geofence::default()).with_desk(desk);
-            both(run(context, lane), archivist)
+            let key = Key::partition(stage, partition);
+            Box::pin(drive_archived(context.clone(), key, vec![partition], move |context, desk| {
+                LaneRunner::new(context, partition, Geofence::default()).with_desk(desk)
+            }))
         }),
         StageName::Allocate => of_each(&|partition| lane(context, partition, Allocate::default())),
         StageName::Aggregate => ledger(context, settings),
@@ -75,26 +77,14 @@ pub fn parts<L: Log>(
 /// The ledger has all partitions, whichever its process was given.
 fn ledger<L: Log>(context: &Context<L>, settings: &StageSettings) -> Vec<Work> {
     let ledger = LedgerSettings { workers: 1, windows: settings.windows.clone() };
-    let (desk, archivist) = archive(context, Key::ledger(), (0..settings.partitions).collect());
-    let committer = Committer::new(context.clone(), settings.partitions, ledger).with_desk(desk);
+    let partitions = settings.partitions;
+    let committer = move |context, desk| Committer::new(context, partitions, ledger).with_desk(desk);
     vec![
-        both(run(context, committer), archivist),
+        Box::pin(drive_archived(context.clone(), Key::ledger(), (0..partitions).collect(), committer)),
         run(context, TotalsView::new(context.clone())),
         run(context, ExactView::new(context.clone(), Kind::Hits)),
         run(context, ExactView::new(context.clone(), Kind::Windows)),
     ]
-}
-
-/// Where a part hands its snapshots in, and who writes them.
-fn archive<L: Log>(context: &Context<L>, key: Key, partitions: Vec<u16>) -> (Desk, Work) {
-    let (desk, archivist) = Archivist::new(context.clone(), key, partitions);
-    (desk, Box::pin(archivist.run()))
-}
-
-fn both(part: Work, archivist: Work) -> Work {
-    Box::pin(async move {
-        tokio::join!(part, archivist);
-    })
 }
 
 fn lane<L: Log, S: Stage + 'static>(context: &Context<L>, partition: u16, stage: S) -> Work {

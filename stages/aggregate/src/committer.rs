@@ -494,7 +494,7 @@ impl<L: Log> Part for Committer<L> {
                 }
                 let Some((made, wagers)) = self.cut(&mut feeds).await? else { continue };
                 let (commit, payload) = (made.commit.commit, made.message);
-                self.folded += length(payload.len());
+                self.folded += snapshot::weight(&payload);
                 self.archive(&mut feeds);
                 let subject = topology::COMMITS.to_owned();
                 let expect = Expect::Last(commit - 1);
@@ -604,7 +604,7 @@ impl<R: Reader> Feed<R> {
             )));
         }
         self.read = (entry.sequence, digest);
-        self.bytes += length(entry.payload.len());
+        self.bytes += snapshot::weight(&entry.payload);
         self.queue.push_back(Taken { digest, frame });
         Ok(())
     }
@@ -628,10 +628,6 @@ async fn next_entry<R: Reader>(feeds: &mut [Feed<R>]) -> (usize, Result<Entry, R
     let reading = |feed: &Feed<R>| !feed.stopped && feed.queue.len() < QUEUE_FRAMES_MAX;
     let open = feeds.iter_mut().enumerate().filter(|(_, feed)| reading(feed));
     first(open.map(|(index, feed)| async move { (index, feed.reader.next().await) })).await
-}
-
-fn length(bytes: usize) -> u64 {
-    u64::try_from(bytes).expect("a length fits 64 bits")
 }
 
 fn read_commit(entry: &Entry) -> Result<Commit, Contradiction> {

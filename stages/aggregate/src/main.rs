@@ -13,7 +13,7 @@ use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::service::{self, Program, Running, together};
 use jackpot_core::settings::Mistakes;
-use jackpot_core::snapshot::{Archivist, Key};
+use jackpot_core::snapshot::{Key, drive_archived};
 
 struct Process;
 
@@ -58,14 +58,11 @@ impl Program for Process {
 
     fn part(context: &Context<JetStream>, _: u16, total: u16, settings: &Settings) -> Running {
         let context = context.clone();
-        let ledger = context.clone();
-        let (desk, archivist) = Archivist::new(context.clone(), Key::ledger(), (0..total).collect());
-        let committer = Committer::new(context.clone(), total, settings.clone()).with_desk(desk);
+        let settings = settings.clone();
+        let committer = move |context, desk| Committer::new(context, total, settings).with_desk(desk);
         let totals = context.clone();
         let mut parts: Vec<Running> = vec![
-            Box::pin(async move {
-                tokio::join!(drive(&ledger, committer), archivist.run());
-            }),
+            Box::pin(drive_archived(context.clone(), Key::ledger(), (0..total).collect(), committer)),
             Box::pin(async move { drive(&totals, TotalsView::new(totals.clone())).await }),
         ];
         for kind in [Kind::Hits, Kind::Windows] {

@@ -6,10 +6,10 @@ use geofence::Geofence;
 use jackpot_core::lane::runner::LaneRunner;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::refusal::StageName;
-use jackpot_core::runner::{Context, drive};
+use jackpot_core::runner::Context;
 use jackpot_core::service::{self, NoArgs, Program, Running};
 use jackpot_core::settings::Mistakes;
-use jackpot_core::snapshot::{Archivist, Key};
+use jackpot_core::snapshot::{Key, drive_archived};
 
 struct Process;
 
@@ -23,13 +23,10 @@ impl Program for Process {
     }
 
     fn part(context: &Context<JetStream>, partition: u16, _total: u16, (): &()) -> Running {
-        let context = context.clone();
-        Box::pin(async move {
-            let key = Key::partition(StageName::Geofence, partition);
-            let (desk, archivist) = Archivist::new(context.clone(), key, vec![partition]);
-            let lane = LaneRunner::new(context.clone(), partition, Geofence::default()).with_desk(desk);
-            tokio::join!(drive(&context, lane), archivist.run());
-        })
+        let key = Key::partition(StageName::Geofence, partition);
+        Box::pin(drive_archived(context.clone(), key, vec![partition], move |context, desk| {
+            LaneRunner::new(context, partition, Geofence::default()).with_desk(desk)
+        }))
     }
 }
 

@@ -120,10 +120,6 @@ struct Flight {
     sent: Instant,
 }
 
-fn length(bytes: usize) -> u64 {
-    u64::try_from(bytes).expect("a length fits 64 bits")
-}
-
 impl<L: Log> Intake<L> {
     /// An intake that has yet to be driven.
     pub fn new(context: Context<L>, partition: u16, settings: Settings) -> Self {
@@ -250,7 +246,7 @@ impl<L: Log> Intake<L> {
             let frame = self.decode(&entry)?;
             self.turn(frame.header.terms).await?;
             self.fold(&frame, Digest::of(&entry.payload))?;
-            self.folded += length(entry.payload.len());
+            self.folded += snapshot::weight(&entry.payload);
         }
         Ok(())
     }
@@ -550,7 +546,7 @@ impl<L: Log> Part for Intake<L> {
                 && let Some(frame) = self.cut().await?
             {
                 let payload = frame.encode();
-                let (digest, bytes) = (Digest::of(&payload), length(payload.len()));
+                let (digest, bytes) = (Digest::of(&payload), snapshot::weight(&payload));
                 let subject = Lane::Validated.subject(self.partition);
                 let expect = Expect::Last(frame.header.sequence - 1);
                 appender.send(Append { subject, headers: Vec::new(), payload, expect }).await?;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use jackpot_core::keys::Keys;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::refusal::StageName;
-use jackpot_core::runner::{Context, drive};
+use jackpot_core::runner::Context;
 use jackpot_core::service::{self, Program, Running};
 use jackpot_core::settings::{Mistakes, file_name};
-use jackpot_core::snapshot::{Archivist, Key};
+use jackpot_core::snapshot::{Key, drive_archived};
 use validate::KeyFile;
 use validate::intake::{Intake, Settings};
 
@@ -53,14 +53,11 @@ impl Program for Process {
     }
 
     fn part(context: &Context<JetStream>, partition: u16, _total: u16, own: &Own) -> Running {
-        let context = context.clone();
         let key = Key::partition(StageName::Validate, partition);
-        let (desk, archivist) = Archivist::new(context.clone(), key, vec![partition]);
-        let intake = Intake::new(context.clone(), partition, own.intake).with_keys(own.keys.clone());
-        let intake = intake.with_desk(desk);
-        Box::pin(async move {
-            tokio::join!(drive(&context, intake), archivist.run());
-        })
+        let (settings, keys) = (own.intake, own.keys.clone());
+        Box::pin(drive_archived(context.clone(), key, vec![partition], move |context, desk| {
+            Intake::new(context, partition, settings).with_keys(keys).with_desk(desk)
+        }))
     }
 }
 

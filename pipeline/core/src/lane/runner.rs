@@ -45,11 +45,11 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         for lane in S::OUTPUTS {
             tails.push(tail(log, &lane.stream(self.partition), &lane.subject(self.partition)).await?);
         }
+        let input = log.extent(&S::INPUT.stream(self.partition)).await?;
         if S::REPLAYS {
-            self.take_back(tails[0].as_ref().map_or(0, |entry| entry.sequence)).await?;
+            self.take_back(tails[0].as_ref().map_or(0, |entry| entry.sequence), input.first).await?;
         }
         let log = &self.context.log;
-        let input = log.extent(&S::INPUT.stream(self.partition)).await?;
         let resume = self.lane.resume(&tails, input.last)?;
         for (output, sequence) in resume.wanted {
             let stream = S::OUTPUTS[output].stream(self.partition);
@@ -61,10 +61,9 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
     }
 
     /// Takes a snapshot back, where what this process has folded is of no use for an output that ends so, or what comes
-    /// next was trimmed while it stood by.
-    async fn take_back(&mut self, end: u64) -> Result<(), Trouble> {
-        let input = self.context.log.extent(&S::INPUT.stream(self.partition)).await?;
-        if self.lane.goes_on_from(end) && input.first <= self.lane.taken() + 1 {
+    /// next was trimmed while it stood by: the input begins with frame `first`.
+    async fn take_back(&mut self, end: u64, first: u64) -> Result<(), Trouble> {
+        if self.lane.goes_on_from(end) && first <= self.lane.taken() + 1 {
             return Ok(());
         }
         let key = Key::partition(S::NAME, self.partition);

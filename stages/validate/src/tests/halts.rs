@@ -11,8 +11,8 @@ use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Expect, Log};
 use jackpot_core::metrics::Metrics;
 use jackpot_core::refusal::StageName;
-use jackpot_core::runner::{Context, drive};
-use jackpot_core::snapshot::{Archivist, Key};
+use jackpot_core::runner::Context;
+use jackpot_core::snapshot::{Key, drive_archived};
 use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::store;
 use jackpot_core::time::Clock;
@@ -52,11 +52,9 @@ impl Validate {
         };
         let settings = Settings { lateness: Duration::from_secs(2), idle_after: Duration::from_millis(20) };
         let key = Key::partition(StageName::Validate, 0);
-        let (desk, archivist) = Archivist::new(context.clone(), key, vec![0]);
-        let intake = Intake::new(context.clone(), 0, settings).with_keys(KeyFile::new(keys)).with_desk(desk);
-        let task = tokio::task::spawn_local(async move {
-            tokio::join!(drive(&context, intake), archivist.run());
-        });
+        let task = tokio::task::spawn_local(drive_archived(context, key, vec![0], move |context, desk| {
+            Intake::new(context, 0, settings).with_keys(KeyFile::new(keys)).with_desk(desk)
+        }));
         Self { log: log.clone(), health, metrics, stop, task }
     }
 
