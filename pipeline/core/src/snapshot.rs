@@ -155,26 +155,29 @@ pub async fn list<L: Log>(log: &L, key: &Key) -> Result<(Vec<Kept>, u64), Troubl
     Ok((kept, entry.sequence))
 }
 
-/// The greatest snapshot whose frame `stream` holds, which ends at `end`, with its content.
+/// The greatest of [all](list) snapshots whose frame `output` holds, which ends at `end`, with its content. Where there is
+/// none, a state begins with the first message of `inputs`, and all of them must still be there: they are trimmed only for
+/// snapshots.
 ///
 /// # Errors
-/// A contradiction where the stream holds another frame there, where a snapshot is damaged, and where none can be read
-/// by a build that knows the form `format` and those before it.
+/// A contradiction where the output holds another frame there, where a snapshot is damaged, where none can be read by a
+/// build that knows the form `format` and those before it, and where none is left of a trimmed input.
 pub async fn greatest<L: Log>(
     log: &L,
     key: &Key,
-    stream: &str,
-    end: u64,
+    all: Vec<Kept>,
+    (output, end): (&str, u64),
+    inputs: &[String],
     format: u16,
 ) -> Result<Option<(Kept, Vec<u8>)>, Trouble> {
-    let (all, _) = list(log, key).await?;
+    let newest = all.last().map_or(0, |kept| kept.frame);
     let mut newer = None;
     for kept in all.into_iter().rev().filter(|kept| kept.frame <= end) {
-        let entry = stored(log, stream, kept.frame).await?;
+        let entry = stored(log, output, kept.frame).await?;
         if Digest::of(&entry.payload) != kept.digest {
             return Err(Trouble::Contradiction(Contradiction(format!(
-                "frame {} of {stream} is not the one that the snapshot of {} {} was taken behind: the stream was changed \
-                 or made anew, or the snapshot is of another deployment; restore {stream} from a backup, or remove what \
+                "frame {} of {output} is not the one that the snapshot of {} {} was taken behind: the stream was changed \
+                 or made anew, or the snapshot is of another deployment; restore {output} from a backup, or remove what \
                  the stream `snapshots` holds where it does not belong here",
                 kept.frame, key.stage, key.label
             ))));
@@ -187,7 +190,12 @@ pub async fn greatest<L: Log>(
         newer = Some(kept);
     }
     match newer {
-        None => Ok(None),
+        None => {
+            for input in inputs {
+                none_needed(log, key, newest, (output, end), input).await?;
+            }
+            Ok(None)
+        }
         Some(kept) => Err(Trouble::Contradiction(Contradiction(format!(
             "the snapshot of {} {} behind frame {} was written by a newer build (form {}, this one knows {format}); run \
              that build",
@@ -196,14 +204,11 @@ pub async fn greatest<L: Log>(
     }
 }
 
-/// Whoever takes no snapshot back for an `output` that ends at `end` begins with the first message of the `input`, which
-/// must be there: it is trimmed only for snapshots.
-///
-/// # Errors
-/// A contradiction where the input was trimmed.
-pub async fn none_needed<L: Log>(
+/// Whoever takes no snapshot back for an `output` that ends at `end` begins with the first message of the `input`.
+async fn none_needed<L: Log>(
     log: &L,
     key: &Key,
+    newest: u64,
     (output, end): (&str, u64),
     input: &str,
 ) -> Result<(), Trouble> {
@@ -211,14 +216,12 @@ pub async fn none_needed<L: Log>(
     if first <= 1 {
         return Ok(());
     }
-    let (all, _) = list(log, key).await?;
-    Err(Trouble::Contradiction(Contradiction(match all.last() {
-        Some(newest) => format!(
-            "{output} ends at frame {end}, but there is a snapshot behind frame {}: it lost acknowledged frames; restore \
-             the stream from a backup or a replica",
-            newest.frame
+    Err(Trouble::Contradiction(Contradiction(match newest {
+        1.. => format!(
+            "{output} ends at frame {end}, but there is a snapshot behind frame {newest}: it lost acknowledged frames; \
+             restore the stream from a backup or a replica"
         ),
-        None => format!(
+        0 => format!(
             "{input} begins with frame {first}, and the stream `snapshots` holds no snapshot of {} {} for what was before: \
              it was emptied; restore it from a backup or a replica",
             key.stage, key.label

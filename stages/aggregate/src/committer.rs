@@ -244,11 +244,10 @@ impl<L: Log> Committer<L> {
                 newest.frame
             ))));
         }
-        let found = snapshot::greatest(log, &key, topology::COMMITS, tail, books::SNAPSHOT_FORMAT).await?;
-        for partition in (0..self.partitions).filter(|_| found.is_none()) {
-            let input = Lane::Contributions.stream(partition);
-            snapshot::none_needed(log, &key, (topology::COMMITS, tail), &input).await?;
-        }
+        let inputs: Vec<_> =
+            (0..self.partitions).map(|partition| Lane::Contributions.stream(partition)).collect();
+        let output = (topology::COMMITS, tail);
+        let found = snapshot::greatest(log, &key, all, output, &inputs, books::SNAPSHOT_FORMAT).await?;
         let opened = match found {
             Some((kept, content)) => {
                 self.archived = kept.frame;

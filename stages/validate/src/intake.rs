@@ -205,13 +205,13 @@ impl<L: Log> Intake<L> {
             return Ok(());
         }
         let key = Key::partition(StageName::Validate, self.partition);
-        let (all, _) = snapshot::list(&self.context.log, &key).await?;
+        let log = &self.context.log;
+        let (all, _) = snapshot::list(log, &key).await?;
         self.vouched = all.last().map_or(0, |newest| newest.frame);
-        let found = snapshot::greatest(&self.context.log, &key, stream, end, SNAPSHOT_FORMAT).await?;
-        if found.is_none() {
-            snapshot::none_needed(&self.context.log, &key, (stream, end), stream).await?;
-        }
-        if let Some((kept, bytes)) = found {
+        let spine = [stream.to_owned()];
+        if let Some((kept, bytes)) =
+            snapshot::greatest(log, &key, all, (stream, end), &spine, SNAPSHOT_FORMAT).await?
+        {
             let unreadable = |error: Unreadable| error.of(&key, kept.frame);
             let mut content = Saved(&bytes);
             self.before = content.take().map_err(unreadable)?;

@@ -68,16 +68,16 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         }
         let key = Key::partition(S::NAME, self.partition);
         let stream = S::OUTPUTS[0].stream(self.partition);
-        let found = snapshot::greatest(&self.context.log, &key, &stream, end, S::SNAPSHOT_FORMAT).await?;
-        match found {
-            Some((kept, content)) => {
-                Ok(self.lane.thaw(&kept, &content).map_err(|error| error.of(&key, kept.frame))?)
-            }
-            None => {
-                let input = S::INPUT.stream(self.partition);
-                snapshot::none_needed(&self.context.log, &key, (&stream, end), &input).await
-            }
+        let inputs = [S::INPUT.stream(self.partition)];
+        let log = &self.context.log;
+        let (all, _) = snapshot::list(log, &key).await?;
+        let format = S::SNAPSHOT_FORMAT;
+        if let Some((kept, content)) =
+            snapshot::greatest(log, &key, all, (&stream, end), &inputs, format).await?
+        {
+            self.lane.thaw(&kept, &content).map_err(|error| error.of(&key, kept.frame))?;
         }
+        Ok(())
     }
 
     /// Freezes the stage's state when a snapshot is due, and hands it in once its frame is stored.
