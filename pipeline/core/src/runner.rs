@@ -14,6 +14,7 @@ use crate::health::{Condition, Health};
 use crate::log::{Entry, Log};
 use crate::metrics::Metrics;
 use crate::recovery::{Backoff, Trouble};
+use crate::refusal::StageName;
 use crate::stage::Contradiction;
 use crate::terms::cache::TermsCache;
 use crate::time::Clock;
@@ -36,6 +37,10 @@ impl Watch {
     }
 }
 
+/// [`Context::stand_by`] where nothing is said, as the flag of that name has it.
+const STAND_BY: Duration = Duration::from_secs(2);
+/// [`Context::snapshot_bytes`] where nothing is said, as the flag of that name has it.
+const SNAPSHOT_BYTES: u64 = 8 * 1024 * 1024;
 /// How often a part that stands by looks whether the other one goes on.
 const STAND_BY_POLL: Duration = Duration::from_millis(200);
 /// How long a part waits for its last acknowledgements when it is told to stop.
@@ -77,6 +82,25 @@ pub struct Context<L> {
     pub clock: Clock,
     /// When a runner of this process last had something to do; for bounded runs.
     pub active: watch::Sender<Instant>,
+}
+
+impl<L: Log> Context<L> {
+    /// A process of this stage over this log, by the machine's clock, with the settings that a stage has where nothing is
+    /// said.
+    pub fn new(log: L, stage: StageName, shutdown: watch::Receiver<bool>) -> Self {
+        Self {
+            terms: TermsCache::new(log.clone()),
+            log,
+            metrics: Metrics::new(stage),
+            health: Health::default(),
+            shutdown,
+            stand_by: STAND_BY,
+            snapshot_bytes: SNAPSHOT_BYTES,
+            seed: 0,
+            clock: Clock::machine(),
+            active: watch::Sender::new(Instant::now()),
+        }
+    }
 }
 
 impl<L> Context<L> {

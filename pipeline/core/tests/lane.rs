@@ -16,7 +16,6 @@ use jackpot_core::frame::contributions::Contributions;
 use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::symbols::Symbols;
 use jackpot_core::frame::{self, Body, Frame, Header, Ingress};
-use jackpot_core::health::Health;
 use jackpot_core::lane::runner::LaneRunner;
 use jackpot_core::lane::{Lane, Step};
 use jackpot_core::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX, RULES_VERSION};
@@ -24,14 +23,12 @@ use jackpot_core::log::faulty::{Faulty, Rates};
 use jackpot_core::log::jetstream::setup::{SetUp, streams};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
-use jackpot_core::metrics::Metrics;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::snapshot::{self, Archivist, Key, Pieces, Saved, Unreadable};
 use jackpot_core::stage::{Contradiction, Outcome, Stage, Tally};
-use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::{Terms, store};
-use jackpot_core::time::{Clock, Millis};
+use jackpot_core::time::Millis;
 use jackpot_core::topology;
 use proptest::prelude::*;
 use tokio::sync::watch;
@@ -659,18 +656,11 @@ async fn filled(input: &[Bytes]) -> Memory {
 }
 
 fn context<L: Log>(log: &L, seed: u64, shutdown: &watch::Receiver<bool>) -> Context<L> {
-    let (active, _) = watch::channel(Instant::now());
     Context {
-        log: log.clone(),
-        terms: TermsCache::new(log.clone()),
-        metrics: Metrics::new(StageName::Allocate),
-        health: Health::default(),
-        shutdown: shutdown.clone(),
         stand_by: Duration::from_millis(500),
         snapshot_bytes: 1,
         seed,
-        clock: Clock::machine(),
-        active,
+        ..Context::new(log.clone(), StageName::Allocate, shutdown.clone())
     }
 }
 

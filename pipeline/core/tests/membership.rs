@@ -9,18 +9,15 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use jackpot_core::health::Health;
 use jackpot_core::log::jetstream::setup::{SetUp, StreamSettings, streams};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::membership::seat::State;
 use jackpot_core::membership::{Hold, Order, Said, Seat, Sharing, assign};
-use jackpot_core::metrics::Metrics;
 use jackpot_core::recovery::Trouble;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, Name, Part, Standing, drive};
 use jackpot_core::stage::Contradiction;
-use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::time::{Clock, Millis};
 use jackpot_core::topology::{self, Lane};
 use proptest::prelude::*;
@@ -313,16 +310,10 @@ impl Process {
     fn new(log: &Memory, id: &str) -> Self {
         let (stop, shutdown) = watch::channel(false);
         let context = Context {
-            log: log.clone(),
-            terms: TermsCache::new(log.clone()),
-            metrics: Metrics::new(StageName::Geofence),
-            health: Health::default(),
-            shutdown,
-            stand_by: Duration::from_secs(2),
             snapshot_bytes: 1,
             seed: id.bytes().map(u64::from).sum(),
             clock: Clock::new(|| Millis(0)),
-            active: watch::channel(Instant::now()).0,
+            ..Context::new(log.clone(), StageName::Geofence, shutdown)
         };
         let ill = Rc::new(Cell::new(None));
         let found = ill.clone();

@@ -8,10 +8,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jackpot_core::health::{Condition, Health};
-use jackpot_core::metrics::Metrics;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::Context;
-use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::time::Clock;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -149,19 +147,15 @@ impl Fleet {
         let shown = off_ms.clone();
         let clock = Clock::new(move || network.now().plus(shown.load(Ordering::Relaxed)));
         let log = self.network.join(host);
-        let ((stop, shutdown), health) = (watch::channel(false), Health::default());
+        let (stop, shutdown) = watch::channel(false);
         let context = Context {
-            terms: TermsCache::new(log.clone()),
-            log,
-            metrics: Metrics::new(slot.stage),
-            health: health.clone(),
-            shutdown,
             stand_by: self.settings.stand_by,
             snapshot_bytes: self.settings.snapshot_bytes,
             seed: self.dice.roll(),
             clock,
-            active: watch::Sender::new(Instant::now()),
+            ..Context::new(log, slot.stage, shutdown)
         };
+        let health = context.health.clone();
         let group = self.handle.group();
         for part in stages::parts(slot.stage, &context, &slot.partitions, &self.settings) {
             self.handle.spawn(group, part);

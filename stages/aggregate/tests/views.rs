@@ -10,17 +10,14 @@ use std::time::Duration;
 
 use aggregate::views::exact::{ExactView, Kind};
 use aggregate::views::totals::TotalsView;
-use jackpot_core::health::Health;
 use jackpot_core::log::jetstream::setup::{SetUp, streams};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
-use jackpot_core::metrics::Metrics;
 use jackpot_core::record::Commit;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::terms::Terms;
-use jackpot_core::terms::cache::TermsCache;
-use jackpot_core::time::{Clock, Millis};
+use jackpot_core::time::Millis;
 use jackpot_core::topology;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -45,19 +42,7 @@ fn memory() -> Memory {
 /// Runs all three views while something else goes on, then stops them as a process does.
 async fn viewed(log: &Memory, meanwhile: impl Future<Output = ()>) {
     let (stop, shutdown) = watch::channel(false);
-    let context = Context {
-        log: log.clone(),
-        terms: TermsCache::new(log.clone()),
-        metrics: Metrics::new(StageName::Aggregate),
-        health: Health::default(),
-        shutdown,
-        stand_by: Duration::from_secs(2),
-        snapshot_bytes: 1 << 20,
-        seed: 7,
-        clock: Clock::machine(),
-        active: watch::channel(Instant::now()).0,
-    };
-    let context = &context;
+    let context = &Context::new(log.clone(), StageName::Aggregate, shutdown);
     let exact = |kind| async move { drive(context, ExactView::new(context.clone(), kind)).await };
     let totals = drive(context, TotalsView::new(context.clone()));
     let meanwhile = async {

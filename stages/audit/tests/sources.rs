@@ -13,18 +13,15 @@ use jackpot_core::frame::batch::{Accepted, Batch, Funds, Refusal, RefusedBatch, 
 use jackpot_core::frame::geofenced::Wager;
 use jackpot_core::frame::symbols::Symbols;
 use jackpot_core::frame::{self, Header, Ingress};
-use jackpot_core::health::Health;
 use jackpot_core::limits::RULES_VERSION;
 use jackpot_core::log::jetstream::setup::{SetUp, streams};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
-use jackpot_core::metrics::Metrics;
 use jackpot_core::money::Micro;
 use jackpot_core::refusal::{Reason, StageName};
 use jackpot_core::runner::{Context, drive};
-use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::{Terms, store};
-use jackpot_core::time::{Clock, Millis};
+use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -122,18 +119,7 @@ impl Source {
     /// Runs the view while something else goes on, and long enough behind it.
     async fn viewed(&mut self, meanwhile: impl AsyncFnOnce(&mut Self)) {
         let (stop, shutdown) = watch::channel(false);
-        let context = Context {
-            log: self.log.clone(),
-            terms: TermsCache::new(self.log.clone()),
-            metrics: Metrics::new(StageName::Audit),
-            health: Health::default(),
-            shutdown,
-            stand_by: Duration::from_secs(2),
-            snapshot_bytes: 1 << 20,
-            seed: 7,
-            clock: Clock::machine(),
-            active: watch::channel(Instant::now()).0,
-        };
+        let context = Context::new(self.log.clone(), StageName::Audit, shutdown);
         let meanwhile = async {
             meanwhile(self).await;
             sleep(Duration::from_secs(3)).await;

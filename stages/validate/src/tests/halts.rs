@@ -13,13 +13,11 @@ use jackpot_core::metrics::Metrics;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::Context;
 use jackpot_core::snapshot::{Key, drive_archived};
-use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::store;
-use jackpot_core::time::Clock;
 use jackpot_core::topology;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::KeyFile;
@@ -37,19 +35,12 @@ pub(super) struct Validate {
 impl Validate {
     pub fn start(log: &Memory, keys: Option<PathBuf>) -> Self {
         let (stop, shutdown) = watch::channel(false);
-        let (health, metrics) = (Health::default(), Metrics::new(StageName::Validate));
         let context = Context {
-            log: log.clone(),
-            terms: TermsCache::new(log.clone()),
-            metrics: metrics.clone(),
-            health: health.clone(),
-            shutdown,
             stand_by: Duration::from_millis(100),
             snapshot_bytes: 1,
-            seed: 1,
-            clock: Clock::machine(),
-            active: watch::Sender::new(Instant::now()),
+            ..Context::new(log.clone(), StageName::Validate, shutdown)
         };
+        let (health, metrics) = (context.health.clone(), context.metrics.clone());
         let settings = Settings { lateness: Duration::from_secs(2), idle_after: Duration::from_millis(20) };
         let key = Key::partition(StageName::Validate, 0);
         let task = tokio::task::spawn_local(drive_archived(context, key, vec![0], move |context, desk| {

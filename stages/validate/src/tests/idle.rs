@@ -3,20 +3,16 @@
 
 use std::time::Duration;
 
-use jackpot_core::health::Health;
 use jackpot_core::log::jetstream::setup::{SetUp, streams};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Expect, Log};
-use jackpot_core::metrics::Metrics;
 use jackpot_core::record::IdleNotice;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
-use jackpot_core::terms::cache::TermsCache;
 use jackpot_core::terms::store;
-use jackpot_core::time::Clock;
 use jackpot_core::topology;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::*;
 use crate::intake::{Intake, Settings};
@@ -53,19 +49,11 @@ async fn said(off_ms: i64, batch_stored: bool) -> (Said, Said, bool) {
         appender.acknowledged().await.expect("it is stored");
     }
     let (stop, shutdown) = watch::channel(false);
-    let metrics = Metrics::new(StageName::Validate);
     let context = Context {
-        log: log.clone(),
-        terms: TermsCache::new(log.clone()),
-        metrics: metrics.clone(),
-        health: Health::default(),
-        shutdown,
         stand_by: Duration::from_millis(100),
-        snapshot_bytes: 1 << 20,
-        seed: 1,
-        clock: Clock::machine(),
-        active: watch::Sender::new(Instant::now()),
+        ..Context::new(log.clone(), StageName::Validate, shutdown)
     };
+    let metrics = context.metrics.clone();
     // Notices come twice a second: the first one before the partition is idle, and the fourth one after.
     let settings = Settings {
         lateness: Duration::from_millis(LATENESS_MS.unsigned_abs()),
