@@ -24,10 +24,11 @@ use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 use serde_json::{Value, json};
 
+use sim::auditor::record::Header;
 use support::input;
 use support::model::{Level, Outcome, list, pico, text};
 use support::pipeline::{Pipeline, until};
-use support::record::{self, Record, head};
+use support::record::{self, Record};
 
 /// Between two batches.
 const PACE: Duration = Duration::from_millis(5);
@@ -264,9 +265,11 @@ fn goes_on_under(record: &Record, revision: u64) {
     until("wagers flow again", || record.count("wagers") > from + 200);
     until("and are committed", || {
         let reach = |p| {
-            record.last(&format!("validated-{p}"), &format!("validated.{p}")).map(|last| head(&last.payload))
+            record
+                .last(&format!("validated-{p}"), &format!("validated.{p}"))
+                .map(|last| Header::read(&last.payload))
         };
-        (0..4).all(|p| reach(p).is_some_and(|head| head.reach > from && head.terms == revision))
+        (0..4).all(|p| reach(p).is_some_and(|head| head.position > from && head.terms == revision))
     });
     assert_eq!(ran(record), revision);
 }
@@ -297,9 +300,9 @@ fn assert_markers_hold(record: &Record) -> BTreeSet<u64> {
         let mut own = wagers.iter().filter(|entry| entry.subject.starts_with(&lane)).peekable();
         let mut revision = 0;
         for frame in record.all(&format!("validated-{partition}")) {
-            let frame = head(&frame.payload);
+            let frame = Header::read(&frame.payload);
             named.insert(frame.terms);
-            while let Some(entry) = own.next_if(|entry| entry.sequence <= frame.reach) {
+            while let Some(entry) = own.next_if(|entry| entry.sequence <= frame.position) {
                 if entry.subject.ends_with(".terms") {
                     revision = record::json(entry)["revision"].as_u64().unwrap();
                 } else {

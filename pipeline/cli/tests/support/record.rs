@@ -1,5 +1,5 @@
-//! What a pipeline has recorded, as a test reads it from the server: whole streams, a frame's header by a decoder
-//! of the test's own (the layout is in `schemas/frames.md`), and what must hold of any record.
+//! What a pipeline has recorded, as a test reads it from the server: whole streams, a frame's header by the decoder
+//! of the simulation's auditor (the layout is in `schemas/frames.md`), and what must hold of any record.
 //! Only the client that talks to the server is the pipeline's; none of its formats is read by its own code.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,8 @@ use bytes::Bytes;
 use jackpot_core::log::jetstream::{ConnectSettings, JetStream};
 use jackpot_core::log::{Append, AppendError, Appender, Entry, Expect, Log, Reader};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use sim::auditor::books::hit;
+use sim::auditor::record::{Header, hex, leaves, sha256};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -124,11 +125,16 @@ impl Record {
         });
         let commits = self.values("commits");
         let partitions = list(&commits[0], "partitions").len();
-        let frames: Vec<Vec<Frame>> = (0..partitions)
-            .map(|p| self.all(&format!("allocations-{p}")).iter().map(|entry| head(&entry.payload)).collect())
+        let frames: Vec<Vec<Header>> = (0..partitions)
+            .map(|p| {
+                self.all(&format!("allocations-{p}"))
+                    .iter()
+                    .map(|entry| Header::read(&entry.payload))
+                    .collect()
+            })
             .collect();
         let reach =
-            |partition: usize, frame: u64| frames[partition][usize::try_from(frame).unwrap() - 1].reach;
+            |partition: usize, frame: u64| frames[partition][usize::try_from(frame).unwrap() - 1].position;
         let revisions: Vec<_> = revisions.values().cloned().collect();
         let outcome = model::follow(&revisions, &raws.collect::<Vec<_>>(), &commits, reach, committed);
         assert_eq!(outcome.left, 0, "all of every partition is committed");
@@ -138,7 +144,7 @@ impl Record {
     /// The leaves of all partitions' Merkle trees: one for each wager, and one for each batch refused whole.
     pub fn leaves(&self, partitions: u16) -> u64 {
         let last = |p| self.last(&format!("audit-{p}"), &format!("audit.{p}"));
-        (0..partitions).filter_map(last).map(|entry| tree_size(&entry.payload)).sum()
+        (0..partitions).filter_map(last).map(|entry| leaves(&entry.payload).0).sum()
     }
 }
 
@@ -149,51 +155,7 @@ pub fn json(entry: &Entry) -> Value {
 
 /// Up to which ingress message a frame has read.
 pub fn reach(frame: &[u8]) -> u64 {
-    head(frame).reach
-}
-
-/// What a frame says of itself: the last ingress message that it read, and its revision of the terms.
-#[derive(Debug, Clone, Copy)]
-pub struct Frame {
-    pub reach: u64,
-    pub terms: u64,
-}
-
-/// What a frame's header says.
-pub fn head(frame: &[u8]) -> Frame {
-    let mut frame = &frame[4..];
-    // Behind the magic: rules, partition and sequence; behind the terms: watermark and recorded_at.
-    let [_, _, _, terms, _, _, reach] = [0; 7].map(|_: u8| uint(&mut frame));
-    Frame { reach, terms }
-}
-
-/// How many leaves a partition's tree has after a frame of the audit.
-fn tree_size(frame: &[u8]) -> u64 {
-    let mut frame = &frame[4..];
-    // The same as above, then ingress.position, ingress.count, and three digests.
-    for _ in 0..8 {
-        uint(&mut frame);
-    }
-    skip(&mut frame, 3 * 32);
-    for _ in 0..uint(&mut frame) {
-        let name = uint(&mut frame);
-        skip(&mut frame, name);
-    }
-    let leaves = uint(&mut frame);
-    skip(&mut frame, leaves * 32);
-    uint(&mut frame)
-}
-
-fn skip(bytes: &mut &[u8], count: u64) {
-    *bytes = &bytes[usize::try_from(count).unwrap()..];
-}
-
-/// Seven bits a byte, the low ones first, the top bit set in every byte but the last.
-fn uint(bytes: &mut &[u8]) -> u64 {
-    let len = bytes.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
-    let value = bytes[..len].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
-    skip(bytes, len as u64);
-    value
+    Header::read(frame).position
 }
 
 /// Each commit names the one before by its digest, and each frame that it consumed by that frame's.
@@ -203,7 +165,7 @@ pub fn assert_chained(record: &Record) {
     let frames: Vec<BTreeMap<u64, String>> = (0..partitions)
         .map(|p| {
             let entries = record.all(&format!("contributions-{p}"));
-            entries.iter().map(|entry| (entry.sequence, sha256(&entry.payload))).collect()
+            entries.iter().map(|entry| (entry.sequence, digest(&entry.payload))).collect()
         })
         .collect();
     let mut previous = "0".repeat(64);
@@ -211,7 +173,7 @@ pub fn assert_chained(record: &Record) {
         let commit = json(entry);
         assert_eq!((entry.sequence, &commit["commit"]), (number, &Value::from(number)));
         assert_eq!(text(&commit, "previous"), previous, "commit {number} follows the one before");
-        previous = sha256(&entry.payload);
+        previous = digest(&entry.payload);
         for (partition, consumed) in list(&commit, "partitions").iter().enumerate() {
             // Of frames that were trimmed there is nothing to compare.
             if let Some(digest) = frames[partition].get(&consumed["frame"].as_u64().unwrap()) {
@@ -338,20 +300,7 @@ pub fn assert_modelled(outcome: &model::Outcome, totals: &[Value], refusals: &[V
 
 /// The hits are those of the model, in its order.
 pub fn assert_hits_modelled(outcome: &model::Outcome, hits: &[Value]) {
-    let read = |hit: &Value| {
-        let of = |field| pico(text(hit, field));
-        model::Hit {
-            pool: text(hit, "pool").into(),
-            level: text(hit, "level").into(),
-            wager: text(hit, "wager").into(),
-            payoff: of("payoff"),
-            current: of("current"),
-            from_diversion: of("from_diversion"),
-            from_reserve: of("from_reserve"),
-            from_house: of("from_house"),
-        }
-    };
-    let got: Vec<_> = hits.iter().map(read).collect();
+    let got: Vec<_> = hits.iter().map(hit).collect();
     assert_eq!(got, outcome.hits);
 }
 
@@ -391,6 +340,6 @@ fn key(value: &Value) -> (String, String) {
     (text(value, "pool").into(), text(value, "level").into())
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+fn digest(bytes: &[u8]) -> String {
+    hex(&sha256(bytes))
 }

@@ -182,7 +182,8 @@ fn assert_level(total: &Value, level: &Level, commit: &Value) {
     );
 }
 
-fn hit(hit: &Value) -> model::Hit {
+/// A hit as a commit, or the view, tells of it.
+pub fn hit(hit: &Value) -> model::Hit {
     let of = |field| pico(text(hit, field));
     model::Hit {
         pool: text(hit, "pool").into(),
