@@ -923,6 +923,14 @@ mod nats_server_alone {
         assert!(last >= u64::try_from(known).unwrap(), "what was acknowledged is there");
     }
 
+    /// Whether every thread of a process stands still by SIGSTOP: the state behind the name in `/proc` is `T`.
+    fn is_held(pid: &str) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        threads
+            .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap())
+            .all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+    }
+
     #[tokio::test]
     async fn an_append_is_given_up_when_nothing_is_heard_and_not_before() {
         let world = NatsWorld::new().await;
@@ -940,6 +948,10 @@ mod nats_server_alone {
         let pid = world.broker.pid().unwrap().to_string();
         let signal = |name: &str| std::process::Command::new("kill").args([name, &pid]).status().unwrap();
         assert!(signal("-STOP").success());
+        // A signal is on its way for a while, and a thread that it has not reached would still answer.
+        while !is_held(&pid) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let held = Instant::now();
         appender.send(append("s", "2", Expect::Any)).await.unwrap();
         let error = appender.acknowledged().await.unwrap_err();
