@@ -22,6 +22,7 @@
 //! | [`merkle`] | the tree that makes the audit log provable (RFC 6962) |
 //! | [`record`] | the messages that leave the pipeline |
 //! | [`topology`] | every subject and stream name |
+//! | [`scatter`] | hashes and numbers that look like chance, the same on every machine |
 //! | [`limits`] | every bound, with its reason |
 
 pub mod admin;
@@ -45,6 +46,7 @@ pub mod recovery;
 pub mod refusal;
 pub mod room;
 pub mod runner;
+pub mod scatter;
 pub mod service;
 pub mod sessions;
 pub mod settings;

@@ -12,6 +12,7 @@ use jackpot_core::frame::contributions::{Contributions, Hit, Posting, Sum};
 use jackpot_core::frame::symbols::Symbol;
 use jackpot_core::money::{Micro, Pico, Ppm};
 use jackpot_core::names;
+use jackpot_core::scatter::fnv1a;
 use jackpot_core::stage::Contradiction;
 use jackpot_core::terms::{Pool, Terms};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -473,13 +474,6 @@ fn at(number: u32) -> usize {
     usize::try_from(number).expect("a machine has at least 32 bits")
 }
 
-/// FNV-1a over 64 bits: the same on every machine and in every version, which a route must be.
-pub fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
 /// A rate as a number.
 pub(crate) mod ppm {
     use jackpot_core::money::Ppm;
@@ -544,14 +538,6 @@ pub(crate) mod micro {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn routes_are_fnv_1a() {
-        // The test vectors of the FNV draft.
-        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
-    }
 
     #[test]
     fn parts_of_a_run_are_added_up() {

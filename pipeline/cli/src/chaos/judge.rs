@@ -8,11 +8,11 @@ use std::time::Duration;
 use jackpot_core::log::Log;
 use jackpot_core::money::Pico;
 use jackpot_core::record::{Commit, LevelTotals, SourceState, Window};
+use jackpot_core::scatter::fnv1a;
 use jackpot_core::topology::{self, Lane};
 use tokio::time::{Instant, sleep};
 
 use super::producer::{Sent, Source};
-use crate::load::random::hash_bytes;
 use crate::publish::address;
 use crate::verify::{self, findings::Fault};
 use crate::{streams, wait};
@@ -72,7 +72,7 @@ async fn stored<L: Log>(log: &L) -> anyhow::Result<Stored> {
         let source = entry.subject.rsplit('.').next().unwrap_or_default();
         let number = address::sequence(&entry.payload).unwrap_or(0);
         let copies = stored.entry(source.to_owned()).or_default().entry(number).or_default();
-        copies.push(hash_bytes(&entry.payload));
+        copies.push(fnv1a(&entry.payload));
         Ok(())
     })
     .await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use jackpot_core::limits;
 use jackpot_core::log::jetstream::JetStream;
+use jackpot_core::scatter::fnv1a;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 use jackpot_core::topology;
@@ -14,7 +15,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Args, PATIENCE};
 use crate::load;
-use crate::load::random::hash_bytes;
 use crate::load::traffic::{Batch, Settings, Traffic};
 use crate::publish::publisher::{Letter, Publisher};
 
@@ -41,7 +41,7 @@ impl Sent {
         let source = self.0.entry(batch.source.clone()).or_default();
         batch.operator.clone_into(&mut source.operator);
         source.wagers += batch.wagers;
-        source.batches.insert(batch.sequence, hash_bytes(&batch.body));
+        source.batches.insert(batch.sequence, fnv1a(&batch.body));
     }
 
     /// Wagers in all.

@@ -2,6 +2,8 @@
 //! Whole numbers only, so that the same seed gives the same traffic on every machine.
 //! Only synthetic traffic uses it; nothing of the pipeline itself is ever random.
 
+use jackpot_core::scatter::SplitMix;
+
 /// The generator.
 #[derive(Debug, Clone)]
 pub struct Random {
@@ -11,11 +13,9 @@ pub struct Random {
 impl Random {
     /// A generator that gives the same numbers for the same parts, each of which matters.
     pub fn seeded(parts: &[u64]) -> Self {
-        let mut mixed = 0;
-        for part in parts {
-            mixed = splitmix64(&mut (mixed ^ part));
-        }
-        Self { state: std::array::from_fn(|_| splitmix64(&mut mixed)) }
+        let mixed = parts.iter().fold(0, |mixed, part| SplitMix(mixed ^ part).roll());
+        let mut seed = SplitMix(mixed);
+        Self { state: std::array::from_fn(|_| seed.roll()) }
     }
 
     /// Any number.
@@ -58,26 +58,6 @@ impl Random {
     pub fn doublings(&mut self, max: u32) -> u32 {
         self.number().trailing_zeros().min(max)
     }
-}
-
-fn splitmix64(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// The FNV-1a hash of a name: the same on every machine, for seeding.
-pub fn hash(name: &str) -> u64 {
-    hash_bytes(name.as_bytes())
-}
-
-/// The FNV-1a hash of bytes.
-pub fn hash_bytes(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 /// Indexes drawn by weight.

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use jackpot_core::limits;
+use jackpot_core::scatter::fnv1a;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 
 use super::market::Market;
-use super::random::{Random, Weights, hash};
+use super::random::{Random, Weights};
 use super::session::{Ground, Session};
 
 /// How long a source gathers wagers before it sends a batch that is not full, in milliseconds.
@@ -111,7 +112,7 @@ impl Traffic {
             let start = settings.start.0.cast_unsigned();
             producers.push(Producer {
                 ground: Ground { operator: source.operator.clone(), open, closed },
-                random: Random::seeded(&[settings.seed, start, hash(&source.source), sequence]),
+                random: Random::seeded(&[settings.seed, start, fnv1a(source.source.as_bytes()), sequence]),
                 source: source.source.clone(),
                 sessions: Vec::new(),
                 sequence,

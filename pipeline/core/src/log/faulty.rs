@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::log::{Append, AppendError, Appender, Entry, Extent, Log, LogError, Notices, ReadError, Reader};
+use crate::scatter::SplitMix;
 use crate::topology;
 
 /// What goes wrong.
@@ -174,23 +175,6 @@ impl Plan {
         }
         self.struck += u64::from(struck.is_some());
         struck
-    }
-}
-
-/// `SplitMix64` (Steele, Lea, Flood 2014): small, and the same everywhere.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }
 
@@ -417,13 +401,6 @@ impl<L: Log> Appender for FaultyAppender<L> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_generator_is_splitmix64() {
-        let mut dice = SplitMix(1_234_567);
-        let drawn = [dice.next(), dice.next(), dice.next()];
-        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
-    }
 
     #[test]
     fn a_planned_fault_strikes_the_call_that_it_names() {
