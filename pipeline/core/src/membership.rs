@@ -43,7 +43,8 @@ pub struct Said {
 /// A partition that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Up to which message of `members` it had read when it took the partition: of two that have one, the later has it.
+    /// Up to which message of `members` it had read when it took the partition, or last learned that it is to keep what
+    /// others took too: of two that have one, the later has it.
     pub since: u64,
     /// Whether it is at work, or ready to be as soon as the other one leaves.
     pub ready: bool,

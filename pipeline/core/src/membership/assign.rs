@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::Said;
+use crate::scatter::{fnv1a, fnv1a_from, mix};
 
 /// Divides the partitions among the members; each is in exactly one share, where there is any member.
 ///
@@ -34,26 +35,15 @@ struct Side<'a> {
 
 impl<'a> Side<'a> {
     fn new(id: &str, said: &'a Said, partitions: u16) -> Self {
-        let name = id.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
-        let weight = |partition: u16| mix(partition.to_be_bytes().into_iter().fold(name, fnv));
+        // FNV alone hardly tells the last byte in its upper bits, which decide.
+        let name = fnv1a(id.as_bytes());
+        let weight = |partition: u16| mix(fnv1a_from(name, &partition.to_be_bytes()));
         Self { said, weights: (0..partitions).map(weight).collect() }
     }
 
     fn weight(&self, partition: u16) -> u64 {
         self.weights[usize::from(partition)]
     }
-}
-
-/// A step of FNV-1a.
-fn fnv(hash: u64, byte: u8) -> u64 {
-    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-}
-
-/// The last steps of SplitMix64: FNV alone hardly tells the last byte in its upper bits, which decide.
-fn mix(hash: u64) -> u64 {
-    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
 }
 
 struct Division<'a> {

@@ -55,6 +55,12 @@ impl Roster {
         there.filter(|(_, seen)| !seen.said.leaving).map(|(id, seen)| (id.as_str(), &seen.said)).collect()
     }
 
+    /// When a partition was last taken by anybody but this member, there or not.
+    pub fn latest(&self, except: &str, partition: u16) -> Option<u64> {
+        let others = self.members.iter().filter(|(id, _)| *id != except);
+        others.filter_map(|(_, seen)| Some(seen.said.holds.get(&partition)?.since)).max()
+    }
+
     /// What a member said last, whether or not it is there.
     pub fn said(&self, id: &str) -> Option<&Said> {
         self.members.get(id).map(|seen| &seen.said)

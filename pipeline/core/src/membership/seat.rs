@@ -114,7 +114,8 @@ impl Seat {
         self.held.is_empty() || !self.complete || !others()
     }
 
-    /// What to start and stop here, given what is known of all.
+    /// What to start and stop here, given what is known of all. What is ours and has been taken by others since counts as
+    /// taken anew.
     pub fn orders(&mut self, now: Instant) -> Vec<Order> {
         self.left.retain(|_, until| *until > now);
         if !self.complete {
@@ -127,13 +128,20 @@ impl Seat {
         let mut orders = Vec::new();
         for (owner, share) in assign(&candidates, self.partitions) {
             for partition in share {
-                let held = self.held.get(&partition);
+                let held = self.held.get_mut(&partition);
                 if owner == self.id {
-                    orders.extend(held.is_none().then_some(Order::Start(partition)));
+                    match held {
+                        None => orders.push(Order::Start(partition)),
+                        Some(held) if self.roster.latest(&self.id, partition) >= Some(held.since) => {
+                            held.since = self.roster.last();
+                        }
+                        Some(_) => {}
+                    }
                 } else if let Some(held) = held {
-                    // Its new owner first says that it is ready. One that is not ready here is of no use to anybody.
-                    let taken =
-                        candidates[owner.as_str()].holds.get(&partition).is_some_and(|hold| hold.ready);
+                    // Its new owner first says that it is ready. Only one that took it later may have it: so two never
+                    // leave it to each other at once. One that is not ready here is of no use to anybody.
+                    let hold = candidates[owner.as_str()].holds.get(&partition);
+                    let taken = hold.is_some_and(|hold| hold.ready && hold.since > held.since);
                     orders.extend((taken || !held.ready).then_some(Order::Stop(partition)));
                 }
             }
