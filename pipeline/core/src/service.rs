@@ -30,6 +30,10 @@ use crate::time::Clock;
 
 pub use crate::membership::runner::{Running, together};
 
+/// Stages make and drop many small things of each wager; this takes less of their time than the system's own does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The exit code after a drain on SIGINT, as a shell gives it.
 const EXIT_INTERRUPTED: u8 = 130;
 

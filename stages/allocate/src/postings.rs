@@ -1,8 +1,7 @@
 //! What the ledger is told of a frame: sums of eligible amounts, cut at each hit of their pool, and the hits.
 //! Postings stand in log order of what began them, so that whatever a pool got before a hit comes before it.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use jackpot_core::frame::contributions::{Contributions, Hit, PoolLevels, Posting, Sum};
 use jackpot_core::frame::geofenced::Wager;
 use jackpot_core::frame::symbols::{Symbol, Symbols};
@@ -59,7 +58,7 @@ impl<'a> Postings<'a> {
             contributions: Contributions::default(),
             symbols: vec![None; symbols.names().len()],
             pools: vec![None; rules.pools().len()],
-            alike: HashMap::new(),
+            alike: HashMap::default(),
             sums: Vec::new(),
         }
     }

@@ -4,8 +4,9 @@
 //! Answers that depend on names alone are remembered for the length of a frame.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use foldhash::HashMap;
 use jackpot_core::frame::allocations::{Allocation, Participation};
 use jackpot_core::frame::batch::{Funds, HitClaim, Refusal};
 use jackpot_core::frame::geofenced::Wager;
@@ -176,7 +177,7 @@ impl<'a> Recall<'a> {
         Self {
             reading,
             symbols,
-            fits: HashMap::new(),
+            fits: HashMap::default(),
             by_operator: vec![None; len],
             by_game: vec![None; len],
             by_place: vec![None; len],

@@ -1,7 +1,7 @@
 //! The names in a frame, each written once: operators, sources, games, currencies, jurisdictions, pools, levels.
 //! Records refer to them by number, so that a stage resolves each name once per frame and not once per wager.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::codec::{CodecError, Reader, Writer};
 
@@ -79,7 +79,7 @@ impl Symbols {
             return Err(reader.fault("symbols", "more names than a frame may hold"));
         }
         let names = (0..len).map(|_| reader.text("symbol").map(Box::from)).collect::<Result<_, _>>()?;
-        Ok(Self { names, numbers: HashMap::new() })
+        Ok(Self { names, numbers: HashMap::default() })
     }
 
     /// Reads a number and checks that the table has it.
