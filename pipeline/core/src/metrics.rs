@@ -2,16 +2,28 @@
 //! Labels come from closed sets, never from data. The table in the README describes each of them; a test holds the two
 //! together. A counter exists from the start, at 0, wherever its labels are known, so that its first rise is seen.
 
+use std::time::Duration;
+
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use tokio::time::Instant;
 
 use crate::log::Extent;
+use crate::money::Pico;
 use crate::recovery::Trouble;
 use crate::refusal::{Reason, StageName};
 use crate::stage::Tally;
+use crate::time::Millis;
 use crate::topology;
+
+/// The bounds of the time that an append takes: from a fast disk to one that everybody waits for.
+const APPEND_BOUNDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// The bounds of the time that wagers take to come through: what came while a stage was away may have waited for long.
+const END_TO_END_BOUNDS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
 
 /// The metrics of one stage process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,6 +38,11 @@ pub struct Metrics {
     position: IntGaugeVec,
     stopped: IntGaugeVec,
     append_seconds: Histogram,
+    end_to_end_seconds: Histogram,
+    held_back_seconds: CounterVec,
+    heartbeat: GaugeVec,
+    watermark: GaugeVec,
+    conservation: Gauge,
     stream_bytes: IntGaugeVec,
     stream_bytes_max: IntGaugeVec,
     stream_hours_left: GaugeVec,
@@ -34,6 +51,7 @@ pub struct Metrics {
     conflicts: IntCounter,
     clock_astray: IntGauge,
     owned: IntGauge,
+    partitions: IntGauge,
 }
 
 impl Metrics {
@@ -47,11 +65,17 @@ impl Metrics {
         let own = if stage == StageName::Validate { &registry } else { &nobodys };
         // The ledger is not divided.
         let divided = if stage == StageName::Aggregate { &nobodys } else { &registry };
+        let ledgers = if stage == StageName::Aggregate { &registry } else { &nobodys };
         let alarm = |name, help| register(own, IntCounter::with_opts(opts(name, help)));
         let counters =
             |name, help, labels: &[&str]| register(&registry, IntCounterVec::new(opts(name, help), labels));
         let gauges =
             |name, help, labels: &[&str]| register(&registry, IntGaugeVec::new(opts(name, help), labels));
+        let ledgers_gauges = |name, help| register(ledgers, GaugeVec::new(opts(name, help), &["partition"]));
+        let histogram = |name, help: &str, bounds: &[f64]| {
+            let opts = HistogramOpts::new(name, help).const_label("stage", stage.as_str());
+            register(&registry, Histogram::with_opts(opts.buckets(bounds.to_vec())))
+        };
         let metrics = Self {
             wagers_in: counter(
                 "jackpot_wagers_in_total",
@@ -83,18 +107,40 @@ impl Metrics {
                 "1 where a partition or view stopped until somebody looks.",
                 &["partition"],
             ),
-            append_seconds: register(
+            append_seconds: histogram(
+                "jackpot_append_seconds",
+                "From sending an append to its acknowledgement.",
+                &APPEND_BOUNDS,
+            ),
+            end_to_end_seconds: histogram(
+                "jackpot_end_to_end_seconds",
+                "From the broker's receipt of a frame's newest wagers until what this stage made of the frame is stored.",
+                &END_TO_END_BOUNDS,
+            ),
+            held_back_seconds: register(
                 &registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "jackpot_append_seconds",
-                        "From sending an append to its acknowledgement.",
-                    )
-                    .const_label("stage", stage.as_str())
-                    .buckets(vec![
-                        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-                    ]),
+                CounterVec::new(
+                    opts(
+                        "jackpot_held_back_seconds_total",
+                        "Time in which a part took nothing in, since what it had taken in was not stored yet.",
+                    ),
+                    &["partition"],
                 ),
+            ),
+            heartbeat: ledgers_gauges(
+                "jackpot_heartbeat_timestamp_seconds",
+                "The broker's time of the newest frame or idle notice of a partition that is in a commit.",
+            ),
+            watermark: ledgers_gauges(
+                "jackpot_watermark_timestamp_seconds",
+                "The event time up to which a partition is counted; windows close by it.",
+            ),
+            conservation: register(
+                ledgers,
+                Gauge::with_opts(opts(
+                    "jackpot_conservation_difference",
+                    "What the books of the levels shown are out of balance by, over all levels; must be 0.",
+                )),
             ),
             stream_bytes: gauges("jackpot_stream_bytes", "What a stream holds.", &["stream"]),
             stream_bytes_max: gauges(
@@ -132,6 +178,13 @@ impl Metrics {
                 divided,
                 IntGauge::with_opts(opts("jackpot_owned_partitions", "Partitions that this process runs.")),
             ),
+            partitions: register(
+                &registry,
+                IntGauge::with_opts(opts(
+                    "jackpot_partitions",
+                    "Partitions that the deployment has; 0 until the broker has told.",
+                )),
+            ),
             registry,
         };
         let build = opts("jackpot_build_info", "Always 1; the version is a label.")
@@ -145,6 +198,7 @@ impl Metrics {
         }
         if stage == StageName::Aggregate {
             metrics.frames.with_label_values(&[topology::COMMITS]);
+            metrics.held_back_seconds.with_label_values(&[topology::COMMITS]);
         }
         metrics
     }
@@ -173,13 +227,39 @@ impl Metrics {
     pub fn at(&self, partition: &str, frame: u64) {
         if partition.bytes().all(|byte| byte.is_ascii_digit()) {
             self.frames.with_label_values(&[partition]);
+            self.held_back_seconds.with_label_values(&[partition]);
         }
         self.position.with_label_values(&[partition]).set(i64::try_from(frame).unwrap_or(i64::MAX));
     }
 
     /// An append was acknowledged after so long.
-    pub fn acknowledged(&self, after: std::time::Duration) {
+    pub fn acknowledged(&self, after: Duration) {
         self.append_seconds.observe(after.as_secs_f64());
+    }
+
+    /// What was made of a frame is stored now; the broker received its newest wagers at `recorded_at`.
+    pub fn came_through(&self, recorded_at: Millis, now: Millis) {
+        self.end_to_end_seconds.observe(seconds(Millis(now.0.saturating_sub(recorded_at.0))));
+    }
+
+    /// Measures how long a part takes nothing in.
+    pub fn gate(&self, partition: &str) -> Gate {
+        Gate { seconds: self.held_back_seconds.with_label_values(&[partition]), shut: None }
+    }
+
+    /// A commit holds what a partition had to say at this time, by the broker's clock: a frame or an idle notice.
+    pub fn heartbeat(&self, partition: &str, at: Millis) {
+        self.heartbeat.with_label_values(&[partition]).set(seconds(at));
+    }
+
+    /// A commit went by this watermark of a partition.
+    pub fn watermark(&self, partition: &str, at: Millis) {
+        self.watermark.with_label_values(&[partition]).set(seconds(at));
+    }
+
+    /// By so much the books that are shown are out of balance, over all levels.
+    pub fn conservation(&self, difference: Pico) {
+        self.conservation.set(units(difference));
     }
 
     /// The recovery path is taken.
@@ -217,10 +297,54 @@ impl Metrics {
         self.owned.set(i64::try_from(partitions).unwrap_or(i64::MAX));
     }
 
+    /// How many partitions the deployment has.
+    pub fn partitions(&self, total: u16) {
+        self.partitions.set(i64::from(total));
+    }
+
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
+}
+
+/// Tells how long a part takes nothing in, since what it has taken in is not stored yet: back-pressure.
+#[derive(Debug)]
+pub struct Gate {
+    seconds: Counter,
+    /// Since when nothing is taken in.
+    shut: Option<Instant>,
+}
+
+impl Gate {
+    /// Whether the part takes something in now; gives it back. The clock is read only where that has changed.
+    pub fn open(&mut self, open: bool) -> bool {
+        match self.shut {
+            None if !open => self.shut = Some(Instant::now()),
+            Some(since) if open => {
+                self.seconds.inc_by(since.elapsed().as_secs_f64());
+                self.shut = None;
+            }
+            _ => {}
+        }
+        open
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open(true);
+    }
+}
+
+/// A time as Prometheus has it; 0 before 1970.
+fn seconds(at: Millis) -> f64 {
+    Duration::from_millis(u64::try_from(at.0).unwrap_or(0)).as_secs_f64()
+}
+
+/// An amount in whole units of its currency, as the nearest number that Prometheus has: for watching, not for books.
+fn units(amount: Pico) -> f64 {
+    amount.to_string().parse().expect("a decimal is a number")
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(

@@ -113,6 +113,14 @@ pub struct LevelTotals {
     pub hits: u64,
 }
 
+impl LevelTotals {
+    /// What the level holds less what it must hold: 0 while its books balance (invariant I4).
+    pub fn difference(&self) -> Pico {
+        let holds = self.current + self.reserve + self.diversion;
+        holds - (self.contributed + self.house + self.adjusted - self.paid)
+    }
+}
+
 /// Changes of a level that wait for its next hit. Only what waits is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pending {
@@ -303,6 +311,10 @@ pub struct IdleNotice {
     pub watermark: Option<Millis>,
     /// The revision of the terms in force; 0 when there is none.
     pub terms: u64,
+    /// When the broker said that nothing more is stored, by its own clock; for the metrics alone. A build that knows of no
+    /// such thing leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Millis>,
 }
 
 mod ppm_option {

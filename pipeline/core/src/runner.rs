@@ -296,7 +296,12 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
                 context.pause(contest.next_pause().min(CONTEST_PAUSE_MAX)).await;
             }
             Trouble::Fenced(_) => stand_by(context, &mut part, &mut backoff).await,
-            Trouble::Full(_) | Trouble::Transient(_) => context.pause(backoff.next_pause()).await,
+            Trouble::Full(_) => {
+                let mut gate = context.metrics.gate(&name.label);
+                gate.open(false);
+                context.pause(backoff.next_pause()).await;
+            }
+            Trouble::Transient(_) => context.pause(backoff.next_pause()).await,
         }
     }
     context.metrics.left(&name.label);

@@ -194,6 +194,7 @@ async fn start<P: Program>(
             },
         )?;
     let total = partitions(&log, seed).await;
+    process.metrics.partitions(total);
     let named = settings.only.clone().unwrap_or_default();
     if named.iter().any(|&partition| partition >= total) {
         return Err(refuse(&[format!(

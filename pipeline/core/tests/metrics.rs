@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use jackpot_core::log::{AppendError, Extent, LogError};
 use jackpot_core::metrics::Metrics;
+use jackpot_core::money::Pico;
 use jackpot_core::recovery::Trouble;
 use jackpot_core::refusal::{Reason, StageName};
 use jackpot_core::stage::{Contradiction, Tally};
+use jackpot_core::time::Millis;
 
 #[path = "support/exposition.rs"]
 mod exposition;
@@ -23,6 +25,8 @@ fn busy(stage: StageName) -> Metrics {
     metrics.appended("0", 2, &Tally::default());
     metrics.acknowledged(Duration::from_millis(1));
     metrics.room("wagers", &Extent::default(), None);
+    metrics.heartbeat("0", Millis(1));
+    metrics.watermark("0", Millis(1));
     metrics
 }
 
@@ -41,7 +45,8 @@ fn names_say_what_they_are() {
         for (name, described) in served(&text) {
             assert!(name.starts_with("jackpot_"), "{name}");
             assert_eq!(described.kind == "counter", name.ends_with("_total"), "{name}");
-            assert_eq!(described.kind == "histogram", name.ends_with("_seconds"), "{name}");
+            let spans = name.ends_with("_seconds") && !name.ends_with("_timestamp_seconds");
+            assert_eq!(described.kind == "histogram", spans, "{name}");
             let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} ")));
             assert!(help.is_some_and(|help| help.ends_with('.')), "{name} has a help of one sentence");
         }
@@ -88,6 +93,48 @@ fn counters_are_there_from_the_start() {
         let frames = values(&metrics.render(), stage, "jackpot_frames_total");
         assert_eq!(frames.get("partition=\"3\"").map(String::as_str), Some("0"), "{stage}");
     }
+}
+
+/// The value of a metric that a stage has once, or of its one partition.
+fn value(metrics: &Metrics, stage: StageName, name: &str) -> String {
+    let values = values(&metrics.render(), stage, name);
+    assert_eq!(values.len(), 1, "{name}: {values:?}");
+    values.into_values().next().expect("there is one")
+}
+
+#[test]
+fn times_and_amounts_are_seconds_and_units() {
+    let stage = StageName::Aggregate;
+    let metrics = Metrics::new(stage);
+    metrics.heartbeat("0", Millis(1_780_949_730_125));
+    assert_eq!(value(&metrics, stage, "jackpot_heartbeat_timestamp_seconds"), "1780949730.125");
+    metrics.watermark("0", Millis(-5));
+    assert_eq!(value(&metrics, stage, "jackpot_watermark_timestamp_seconds"), "0", "nothing is before 1970");
+    assert_eq!(value(&metrics, stage, "jackpot_conservation_difference"), "0", "from the start");
+    metrics.conservation(Pico(2_500_000_000_001));
+    assert_eq!(value(&metrics, stage, "jackpot_conservation_difference"), "2.500000000001");
+    metrics.came_through(Millis(1_000), Millis(1_250));
+    metrics.came_through(Millis(1_000), Millis(900));
+    assert_eq!(value(&metrics, stage, "jackpot_end_to_end_seconds_sum"), "0.25", "never less than nothing");
+    assert_eq!(value(&metrics, stage, "jackpot_end_to_end_seconds_count"), "2");
+    metrics.partitions(4);
+    assert_eq!(value(&metrics, stage, "jackpot_partitions"), "4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_counts_the_time_in_which_it_is_shut() {
+    let stage = StageName::Audit;
+    let metrics = Metrics::new(stage);
+    let held = || value(&metrics, stage, "jackpot_held_back_seconds_total");
+    let mut gate = metrics.gate("0");
+    for (open, expect) in [(true, "0"), (false, "0"), (false, "0"), (true, "2"), (true, "2"), (false, "2")] {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(gate.open(open), open);
+        assert_eq!(held(), expect);
+    }
+    tokio::time::advance(Duration::from_secs(3)).await;
+    drop(gate);
+    assert_eq!(held(), "5", "also where its part starts over");
 }
 
 #[test]

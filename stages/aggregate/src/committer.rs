@@ -22,6 +22,7 @@ use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, Watch, first
 use jackpot_core::snapshot::{self, Desk, Key, Saved};
 use jackpot_core::stage::{Contradiction, Tally};
 use jackpot_core::terms::Terms;
+use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 
 use crate::books::{self, Books, CommitInput, ThawError};
@@ -55,6 +56,8 @@ pub struct Committer<L: Log> {
     name: Name,
     settings: Settings,
     partitions: u16,
+    /// What metrics call the partitions.
+    labels: Vec<String>,
     /// `None` before the first resume.
     books: Option<Books>,
     notices: Vec<Option<IdleNotice>>,
@@ -94,7 +97,17 @@ struct Feed<R> {
 struct Flight {
     commit: u64,
     sent: Instant,
+    brought: Brought,
+    partitions: Vec<Consumed>,
+}
+
+/// What metrics tell of a commit, once it is stored.
+struct Brought {
     wagers: u64,
+    /// By partition: when the broker received the newest wagers of each frame,
+    frames: Vec<(u16, Millis)>,
+    /// and said what an idle notice says that counts in this commit.
+    notices: Vec<(u16, Millis)>,
 }
 
 impl<L: Log> Committer<L> {
@@ -105,6 +118,7 @@ impl<L: Log> Committer<L> {
             name: Name::single("ledger", "commits"),
             settings,
             partitions,
+            labels: (0..partitions).map(|partition| Name::partition(partition).label).collect(),
             books: None,
             notices: vec![None; usize::from(partitions)],
             stored: 0,
@@ -312,9 +326,9 @@ impl<L: Log> Committer<L> {
         if revision > known { Ok(Some(self.context.terms.get(revision).await?)) } else { Ok(None) }
     }
 
-    /// Takes what waits into a commit and computes it; gives it with the number of its wagers, or nothing where a
-    /// partition had to be stopped.
-    async fn cut(&mut self, feeds: &mut [Feed<L::Reader>]) -> Result<Option<(Committed, u64)>, Trouble> {
+    /// Takes what waits into a commit and computes it; gives it with what metrics tell of it, or nothing where a partition
+    /// had to be stopped.
+    async fn cut(&mut self, feeds: &mut [Feed<L::Reader>]) -> Result<Option<(Committed, Brought)>, Trouble> {
         let books = self.books.as_ref().expect("resume has made them");
         let (number, previous) = (books.number() + 1, books.digest());
         let (cut, revision) = (books.cut(), books.terms());
@@ -325,6 +339,7 @@ impl<L: Log> Committer<L> {
             positions[usize::from(taken.frame.header.partition)] = taken.frame.header.sequence;
         }
         let mut watermarks = vec![None; positions.len()];
+        let mut notices = Vec::new();
         for notice in self.notices.iter().flatten() {
             let partition = usize::from(notice.partition);
             if notice.frame == positions[partition] {
@@ -339,13 +354,21 @@ impl<L: Log> Committer<L> {
                     Err(trouble) => return Err(trouble),
                 }
                 watermarks[partition] = notice.watermark;
+                notices.extend(notice.at.map(|at| (notice.partition, at)));
             }
         }
-        let wagers = frames.iter().map(|taken| u64::from(taken.frame.body.wagers)).sum();
+        let brought = Brought {
+            wagers: frames.iter().map(|taken| u64::from(taken.frame.body.wagers)).sum(),
+            frames: frames
+                .iter()
+                .map(|Taken { frame: Frame { header, .. }, .. }| (header.partition, header.recorded_at))
+                .collect(),
+            notices,
+        };
         let input = CommitInput { number, previous, frames, watermarks, terms };
         let books = self.books.as_mut().expect("resume has made them");
         match books.commit(&input) {
-            Ok(made) => Ok(Some((made, wagers))),
+            Ok(made) => Ok(Some((made, brought))),
             Err(contradiction) if self.stop_the_wrong(&input, feeds) => {
                 debug!("without the partition that stopped, once more: {contradiction}");
                 Ok(None)
@@ -455,6 +478,24 @@ impl<L: Log> Committer<L> {
         self.context.health.set(&name.name, Condition::Stopped(contradiction.to_string()));
     }
 
+    /// A commit is stored.
+    fn settle(&self, flight: Flight) {
+        let Flight { commit, sent, brought, partitions } = flight;
+        let metrics = &self.context.metrics;
+        metrics.acknowledged(sent.elapsed());
+        metrics.appended(&self.name.label, commit, &Tally { wagers_in: brought.wagers, ..Tally::default() });
+        let now = self.context.clock.now();
+        brought.frames.iter().for_each(|&(_, at)| metrics.came_through(at, now));
+        for &(partition, at) in brought.frames.iter().chain(&brought.notices) {
+            metrics.heartbeat(&self.labels[usize::from(partition)], at);
+        }
+        for (label, consumed) in self.labels.iter().zip(partitions) {
+            if let Some(at) = consumed.watermark {
+                metrics.watermark(label, at);
+            }
+        }
+    }
+
     /// Readers that say nothing are believed only while their streams have nothing more.
     async fn check_stall(&self, feeds: &mut [Feed<L::Reader>]) -> Result<(), Trouble> {
         for feed in feeds.iter_mut().filter(|feed| !feed.stopped && feed.queue.is_empty()) {
@@ -483,6 +524,7 @@ impl<L: Log> Part for Committer<L> {
         let mut appender = self.context.log.appender().await?;
         self.context.working(&self.name);
         let mut flight: Option<Flight> = None;
+        let mut gate = self.context.metrics.gate(&self.name.label);
         let mut beat = Instant::now() + HEARTBEAT;
         let mut look = Instant::now() + WATCHDOG;
         loop {
@@ -491,27 +533,24 @@ impl<L: Log> Part for Committer<L> {
                 if self.desk.as_ref().is_some_and(|desk| desk.is_due(self.folded)) {
                     self.books.as_mut().expect("resume has made them").keep_next();
                 }
-                let Some((made, wagers)) = self.cut(&mut feeds).await? else { continue };
-                let (commit, payload) = (made.commit.commit, made.message);
+                let Some((made, brought)) = self.cut(&mut feeds).await? else { continue };
+                let Committed { commit: Commit { commit, partitions, .. }, message: payload, .. } = made;
                 self.folded += snapshot::weight(&payload);
                 self.archive(&mut feeds);
                 let subject = topology::COMMITS.to_owned();
                 let expect = Expect::Last(commit - 1);
                 appender.send(Append { subject, headers: Vec::new(), payload, expect }).await?;
-                flight = Some(Flight { commit, sent: Instant::now(), wagers });
+                flight = Some(Flight { commit, sent: Instant::now(), brought, partitions });
                 beat = Instant::now() + HEARTBEAT;
                 continue;
             }
+            gate.open(feeds.iter().all(|feed| feed.stopped || feed.has_room()));
             tokio::select! {
                 biased;
                 () = self.context.stopped() => break,
                 fate = appender.acknowledged(), if !idle => {
                     self.stored = fate?;
-                    if let Some(flight) = flight.take() {
-                        self.context.metrics.acknowledged(flight.sent.elapsed());
-                        let tally = Tally { wagers_in: flight.wagers, ..Tally::default() };
-                        self.context.metrics.appended(&self.name.label, flight.commit, &tally);
-                    }
+                    flight.take().into_iter().for_each(|flight| self.settle(flight));
                 }
                 (index, entry) = next_entry(&mut feeds) => {
                     self.context.touch();
@@ -557,6 +596,10 @@ impl<R: Reader> Feed<R> {
         })
     }
 
+    fn has_room(&self) -> bool {
+        self.queue.len() < QUEUE_FRAMES_MAX
+    }
+
     /// Takes in a message and those behind it that have arrived: what is behind a frame vouches for it.
     fn fill(&mut self, first: Entry) -> Result<Result<(), Contradiction>, ReadError> {
         let mut next = Some(Ok(first));
@@ -564,7 +607,7 @@ impl<R: Reader> Feed<R> {
             if let Err(contradiction) = self.take(&entry?) {
                 return Ok(Err(contradiction));
             }
-            next = if self.queue.len() < QUEUE_FRAMES_MAX { self.reader.ready() } else { None };
+            next = if self.has_room() { self.reader.ready() } else { None };
         }
         Ok(Ok(()))
     }
@@ -624,7 +667,7 @@ async fn in_time<R: Reader>(stream: &str, reader: &mut R) -> Result<Entry, Troub
 
 /// The next message of any partition that may read on, with the partition's place. Safe to cancel.
 async fn next_entry<R: Reader>(feeds: &mut [Feed<R>]) -> (usize, Result<Entry, ReadError>) {
-    let reading = |feed: &Feed<R>| !feed.stopped && feed.queue.len() < QUEUE_FRAMES_MAX;
+    let reading = |feed: &Feed<R>| !feed.stopped && feed.has_room();
     let open = feeds.iter_mut().enumerate().filter(|(_, feed)| reading(feed));
     first(open.map(|(index, feed)| async move { (index, feed.reader.next().await) })).await
 }

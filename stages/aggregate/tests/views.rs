@@ -156,3 +156,38 @@ async fn totals_are_thinned_over_all_levels_and_the_last_states_are_shown() {
     }
     assert_eq!(last, 300);
 }
+
+/// What is written is looked at, not what was computed: the third commit is changed on its way.
+#[tokio::test(start_paused = true)]
+async fn books_out_of_balance_are_told_while_they_are_shown() {
+    let log = memory();
+    let terms = terms(1, &["pool-000:only 10 - 100000 0", "pool-001:only 10 - 100000 0"]);
+    let mut world = World::new(1);
+    let mut appender = log.appender().await.unwrap();
+    let (stop, shutdown) = watch::channel(false);
+    let context = &Context::new(log.clone(), StageName::Aggregate, shutdown);
+    let told = || -> String {
+        let text = context.metrics.render();
+        let mut lines = text.lines();
+        let sample = "jackpot_conservation_difference{stage=\"aggregate\"} ";
+        lines.find_map(|line| line.strip_prefix(sample)).unwrap().to_owned()
+    };
+    let commits = async {
+        for (number, expect) in (0..).zip(["0", "0", "0.5", "0"]) {
+            let posts = terms.pools.iter().map(|pool| sum(&pool.pool, 0, 1, "1"));
+            let message = world.post(&terms, 0, &posts.collect::<Vec<_>>()).message;
+            let text = std::str::from_utf8(&message).unwrap();
+            let wrong = text.replacen("\"reserve\":\"0\"", "\"reserve\":\"0.5\"", 1);
+            let payload = if number == 2 { wrong.into() } else { message };
+            let expect_last = Expect::Last(number);
+            let subject = topology::COMMITS.to_owned();
+            let append = Append { subject, headers: Vec::new(), payload, expect: expect_last };
+            appender.send(append).await.unwrap();
+            appender.acknowledged().await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(told(), expect, "after commit {}", number + 1);
+        }
+        stop.send_replace(true);
+    };
+    tokio::join!(drive(context, TotalsView::new(context.clone())), commits);
+}

@@ -438,6 +438,7 @@ impl<L: Log> Intake<L> {
     /// A frame of our own is stored.
     fn settle(&mut self, flight: Flight) -> Result<(), Trouble> {
         self.context.metrics.acknowledged(flight.sent.elapsed());
+        self.context.metrics.came_through(flight.frame.header.recorded_at, self.context.clock.now());
         self.fold(&flight.frame, flight.digest)?;
         self.folded += flight.bytes;
         self.archive();
@@ -452,21 +453,23 @@ impl<L: Log> Intake<L> {
     /// Says that all is read that is stored for the partition, if the leader confirms it: that runs new terms where
     /// no wager brings them. Event time follows the clock only once the partition is idle.
     async fn say_read(&mut self, idle: bool) -> Result<(), Trouble> {
-        let Some(watermark) = self.watermark(idle).await? else { return Ok(()) };
+        let Some((watermark, at)) = self.watermark(idle).await? else { return Ok(()) };
         let notice = IdleNotice {
             partition: self.partition,
             frame: self.state.tail().frame,
             watermark,
             terms: self.terms.revision(),
+            at: Some(at),
         };
         let payload = serde_json::to_vec(&notice).expect("a notice is plain data").into();
         self.context.log.notify(&topology::idle(self.partition), payload).await?;
         Ok(())
     }
 
-    /// The watermark of a partition that has read all, by the clock once it is idle; `None` where more is stored.
+    /// The watermark of a partition that has read all, by the clock once it is idle, and the broker's time; `None` where
+    /// more is stored.
     /// A clock that differs from the broker's alarms, and advances nothing.
-    async fn watermark(&mut self, idle: bool) -> Result<Option<Option<Millis>>, Trouble> {
+    async fn watermark(&mut self, idle: bool) -> Result<Option<(Option<Millis>, Millis)>, Trouble> {
         let asked = self.context.clock.now();
         let extent = self.context.log.extent(topology::WAGERS).await?;
         let answered = self.context.clock.now();
@@ -485,7 +488,7 @@ impl<L: Log> Intake<L> {
         self.clock_astray.set(i64::from(astray));
         let watermark = self.state.tail().watermark;
         let clock = (idle && !astray).then(|| answered.plus(-self.settings.lateness_ms()));
-        Ok(Some(watermark.max(clock)))
+        Ok(Some((watermark.max(clock), extent.at)))
     }
 
     /// Whether the ingress, which ends at `last`, holds more for this partition than was read; asked of its leader
@@ -537,6 +540,7 @@ impl<L: Log> Part for Intake<L> {
             self.context.working(&self.name);
         }
         let mut flight: Option<Flight> = None;
+        let mut gate = self.context.metrics.gate(&self.name.label);
         let mut heard = Instant::now();
         let mut idle_from = heard + self.settings.idle_after;
         let mut due = idle_from.min(heard + NOTICE_INTERVAL);
@@ -554,6 +558,7 @@ impl<L: Log> Part for Intake<L> {
             }
             let idle = flight.is_none() && !self.queue.waiting() && self.halt.is_none();
             let again = self.halt.as_ref().map(|&(_, again)| again);
+            let open = gate.open(self.queue.has_room());
             tokio::select! {
                 biased;
                 () = self.context.stopped() => break,
@@ -561,7 +566,7 @@ impl<L: Log> Part for Intake<L> {
                     fate?;
                     self.settle(flight.take().expect("this branch is taken only with one in flight"))?;
                 }
-                entry = reader.next(), if self.queue.has_room() => {
+                entry = reader.next(), if open => {
                     self.fill(&entry?, &mut reader)?;
                     heard = Instant::now();
                     idle_from = heard + self.settings.idle_after;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::frame::Header;
 use crate::lane::Lane;
 use crate::log::{Append, AppendError, Appender, Entry, Log, Reader};
 use crate::publication::Publisher;
@@ -11,6 +12,7 @@ use crate::recovery::Trouble;
 use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch, first, stored, tail};
 use crate::snapshot::{self, Desk, Key};
 use crate::stage::Stage;
+use crate::time::Millis;
 use crate::topology;
 
 /// Drives one stage of one partition.
@@ -107,17 +109,22 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         if !step.publications.is_empty() {
             self.publisher.publish(step.publications).await?;
         }
-        send(step.appends, appenders, sent).await?;
+        let recorded_at = Header::peek::<S::Input>(&entry.payload).ok().map(|header| header.recorded_at);
+        send(step.appends, recorded_at, appenders, sent).await?;
         self.archive();
         Ok(())
     }
 
     fn settle(&mut self, output: usize, sequence: u64, sent: &mut Sent) {
-        if let Some(at) = sent.at[output].pop_front() {
+        let sent = sent.appends[output].pop_front();
+        if let Some((at, _)) = sent {
             self.context.metrics.acknowledged(at.elapsed());
         }
         if let Some(tally) = self.lane.acknowledged(output, sequence) {
             self.context.metrics.appended(&self.name.label, sequence, &tally);
+            if let Some((_, Some(recorded_at))) = sent {
+                self.context.metrics.came_through(recorded_at, self.context.clock.now());
+            }
             self.archive();
         }
     }
@@ -149,17 +156,19 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
         }
         self.context.working(&self.name);
         let mut sent = Sent::new(S::OUTPUTS.len());
-        send(again, &mut appenders, &mut sent).await?;
+        send(again, None, &mut appenders, &mut sent).await?;
+        let mut gate = self.context.metrics.gate(&self.name.label);
         let mut watch = Watch::default();
         loop {
             let watchdog = sleep_until(Instant::now() + WATCHDOG);
+            let open = gate.open(self.lane.wants_input());
             tokio::select! {
                 biased;
                 () = self.context.stopped() => break,
                 (output, fate) = next_fate(&mut appenders), if !self.lane.settled() => {
                     self.settle(output, fate?, &mut sent);
                 }
-                entry = reader.next(), if self.lane.wants_input() => {
+                entry = reader.next(), if open => {
                     self.forward(&entry?, &mut appenders, &mut sent).await?;
                 }
                 () = watchdog, if self.lane.settled() => self.check_stall(&input, &mut watch).await?,
@@ -186,25 +195,26 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
     }
 }
 
-/// When the appends in flight were sent, per output.
+/// Of the appends in flight, per output: when each was sent, and when the broker received what its frame brings.
 struct Sent {
-    at: Vec<VecDeque<Instant>>,
+    appends: Vec<VecDeque<(Instant, Option<Millis>)>>,
 }
 
 impl Sent {
     fn new(outputs: usize) -> Self {
-        Self { at: vec![VecDeque::new(); outputs] }
+        Self { appends: vec![VecDeque::new(); outputs] }
     }
 }
 
 /// Hands appends to the connection.
 async fn send<A: Appender>(
     appends: Vec<(usize, Append)>,
+    recorded_at: Option<Millis>,
     appenders: &mut [A],
     sent: &mut Sent,
 ) -> Result<(), Trouble> {
     for (output, append) in appends {
-        sent.at[output].push_back(Instant::now());
+        sent.appends[output].push_back((Instant::now(), recorded_at));
         appenders[output].send(append).await?;
     }
     Ok(())

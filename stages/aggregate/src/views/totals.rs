@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
+use tracing::{error, warn};
 
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use jackpot_core::money::Pico;
+use jackpot_core::record::LevelTotals;
 use jackpot_core::recovery::Trouble;
 use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, stored};
 use jackpot_core::stage::Contradiction;
@@ -27,6 +30,8 @@ pub struct TotalsView<L> {
     context: Context<L>,
     name: Name,
     levels: BTreeMap<String, Level>,
+    /// By subject: what the books of a level were out of balance by when it was shown last, where they were.
+    astray: BTreeMap<String, Pico>,
     /// The last commit that was read.
     read: u64,
     /// The last sequence of the view.
@@ -50,7 +55,15 @@ impl<L: Log> TotalsView<L> {
     /// A view that has yet to be driven.
     pub fn new(context: Context<L>) -> Self {
         let name = Name::single("view", topology::TOTALS);
-        Self { context, name, levels: BTreeMap::new(), read: 0, last: 0, next: Instant::now() }
+        Self {
+            context,
+            name,
+            levels: BTreeMap::new(),
+            astray: BTreeMap::new(),
+            read: 0,
+            last: 0,
+            next: Instant::now(),
+        }
     }
 
     async fn resume(&mut self) -> Result<u64, Trouble> {
@@ -139,6 +152,7 @@ impl<L: Log> TotalsView<L> {
         let level = self.levels.get_mut(subject).expect("only known levels are due");
         let (_, payload) = level.due.take().expect("only levels with something to show are due");
         level.shown = self.read;
+        self.look(subject, &payload);
         let waiting =
             self.levels.values().filter_map(|level| level.due.as_ref().map(|(since, _)| *since)).min();
         let settled = waiting.map_or(self.read, |since| since - 1);
@@ -148,6 +162,34 @@ impl<L: Log> TotalsView<L> {
             payload,
             expect: Expect::Last(self.last),
         }
+    }
+
+    /// Reads what is about to be shown as any subscriber does, and adds it up: the ledger vouches for what it computes,
+    /// this for what is written.
+    fn look(&mut self, subject: &str, payload: &[u8]) {
+        let state: LevelTotals = match serde_json::from_slice(payload) {
+            Ok(state) => state,
+            Err(error) => {
+                warn!(
+                    "the books of {subject} cannot be looked at ({error}); a newer build may have written them"
+                );
+                return;
+            }
+        };
+        let difference = state.difference();
+        if difference == Pico::ZERO && self.astray.is_empty() {
+            return;
+        }
+        if difference == Pico::ZERO {
+            self.astray.remove(subject);
+        } else {
+            error!(
+                "the books of {subject} are out of balance by {difference}: stop paying it out, run `jackpot verify`"
+            );
+            self.astray.insert(subject.to_owned(), Pico(difference.0.abs()));
+        }
+        let sum = self.astray.values().fold(Pico::ZERO, |sum, &difference| sum + difference);
+        self.context.metrics.conservation(sum);
     }
 
     /// A message is stored: how soon others may follow.
