@@ -99,6 +99,8 @@ fn what_one_stage_has_of_its_own_is_checked_too() {
     aggregate("--windows=60,1", "--windows `60,1` cannot be used: ");
     aggregate("--windows=", "--windows `` cannot be used: ");
     aggregate("--max-skew=500ms", "--max-skew `500ms` cannot be used: give whole seconds");
+    aggregate("--business-metrics=maybe", "--business-metrics `maybe` cannot be used: give on or off");
+    aggregate("--business-metrics=", "--business-metrics `` cannot be used: give on or off");
     aggregate("--max-skew=9999999h", "--max-skew `9999999h` cannot be used: give whole seconds");
 }
 

@@ -2,11 +2,14 @@
 //! `pipeline/cli/tests/metrics.rs` asks the same of processes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use jackpot_core::log::{AppendError, Extent, LogError};
 use jackpot_core::metrics::Metrics;
+use jackpot_core::metrics::business::{Business, SERIES_MAX};
 use jackpot_core::money::Pico;
+use jackpot_core::record::{LevelTotals, Window};
 use jackpot_core::recovery::Trouble;
 use jackpot_core::refusal::{Reason, StageName};
 use jackpot_core::stage::{Contradiction, Tally};
@@ -185,4 +188,85 @@ fn a_tally_is_counted_where_it_belongs() {
         format!("jackpot_wagers_out_total{{{stage}}} 6"),
     ];
     assert_eq!(names, expect.iter().map(String::as_str).collect());
+}
+
+/// An example of a message, which its schema's tests hold to be right.
+fn example<T: serde::de::DeserializeOwned>(path: &str) -> T {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas").join(path);
+    serde_json::from_slice(&std::fs::read(path).expect("an example")).expect("of its form")
+}
+
+#[test]
+fn the_business_is_told_of_levels_and_of_who_contributed() {
+    let stage = StageName::Aggregate;
+    let metrics = Metrics::new(stage);
+    let business = Business::register(&metrics, stage, Some(60));
+    let quiet = metrics.render();
+    assert!(!quiet.contains("jackpot_level_"), "nothing is told of what is not known");
+    let level: LevelTotals = example("totals/valid/after-a-hit.json");
+    let window: Window = example("window/valid/one-minute.json");
+    business.level(&level);
+    business.level(&LevelTotals { current: Pico(12_000_000_000_001), wagers: 7, ..level.clone() });
+    assert!(business.counts(60) && !business.counts(1));
+    business.window(&window);
+    business.window(&window);
+    let text = metrics.render();
+    let common = documented(stage.as_str());
+    let [added, described] = [served(&text), documented("`--business-metrics`")].map(|mut metrics| {
+        metrics.retain(|name, _| !common.contains_key(name));
+        metrics
+    });
+    assert_eq!(added, described, "the README describes what is added");
+    let of_level =
+        format!("currency=\"{}\",level=\"{}\",pool=\"{}\"", level.currency, level.level, level.pool);
+    let told = |name| values(&text, stage, name);
+    let one = |name, value: &str| {
+        assert_eq!(told(name), BTreeMap::from([(of_level.clone(), value.to_owned())]), "{name}");
+    };
+    one("jackpot_level_current", "12.000000000001");
+    one("jackpot_level_wagers_total", "7");
+    one("jackpot_level_contributed_total", &level.contributed.to_string());
+    one("jackpot_level_hits_total", &level.hits.to_string());
+    let of_pool = |rest: &str| format!("currency=\"{}\",{rest},pool=\"{}\"", window.currency, window.pool);
+    let pairs = window.by_operator_jurisdiction.as_ref().expect("a window of a minute");
+    let pairs = pairs.iter().map(|(pair, share)| {
+        let (operator, jurisdiction) = pair.split_once('/').expect("a pair");
+        let labels = of_pool(&format!("jurisdiction=\"{jurisdiction}\",operator=\"{operator}\""));
+        (labels, (share.contributed + share.contributed).to_string())
+    });
+    assert_eq!(told("jackpot_operator_contributed_total"), pairs.collect(), "both windows count");
+    assert_eq!(
+        told("jackpot_game_contributed_total").len(),
+        window.by_game.as_ref().map_or(0, BTreeMap::len)
+    );
+    business.forget_levels();
+    let left = served(&metrics.render());
+    assert!(left.keys().all(|name| !name.starts_with("jackpot_level_")), "another process tells of them now");
+    assert!(left.contains_key("jackpot_operator_contributed_total"), "what this one published stays counted");
+}
+
+#[test]
+fn there_is_a_bound_on_business_series_and_what_is_beyond_is_counted() {
+    let stage = StageName::Aggregate;
+    let metrics = Metrics::new(stage);
+    let business = Business::register(&metrics, stage, None);
+    assert!(!business.counts(60));
+    let level: LevelTotals = example("totals/valid/after-a-hit.json");
+    for number in 0..200 {
+        business.level(&LevelTotals { pool: format!("pool-{number}"), ..level.clone() });
+    }
+    let kept = |text: &str| {
+        text.lines()
+            .filter(|line| line.starts_with("jackpot_level_") || line.starts_with("jackpot_game"))
+            .count()
+    };
+    assert_eq!(kept(&metrics.render()), SERIES_MAX, "8 of each of 125 levels");
+    assert_eq!(value(&metrics, stage, "jackpot_business_left_out_total"), "75");
+    business.level(&LevelTotals { pool: "pool-3".into(), hits: 9, ..level });
+    business.window(&example("window/valid/one-minute.json"));
+    let text = metrics.render();
+    assert_eq!(kept(&text), SERIES_MAX);
+    let hits =
+        text.lines().find(|line| line.starts_with("jackpot_level_hits_total") && line.contains("\"pool-3\""));
+    assert!(hits.is_some_and(|line| line.ends_with(" 9")), "those that are there go on: {hits:?}");
 }

@@ -8,6 +8,7 @@ use aggregate::views::exact::{ExactView, Kind};
 use aggregate::views::totals::TotalsView;
 use aggregate::windows;
 use jackpot_core::log::jetstream::JetStream;
+use jackpot_core::metrics::business::Business;
 use jackpot_core::record::WindowSettings;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
@@ -28,16 +29,40 @@ struct Args {
     /// Worker threads of the dataflow; one is best below hundreds of pools
     #[arg(long, env = "JACKPOT_WORKERS", value_name = "NUMBER", default_value = "1")]
     workers: String,
+    /// Also serve the state of each level, and contributions by operator, jurisdiction and game: at most 1,000 series
+    #[arg(
+        long,
+        env = "JACKPOT_BUSINESS_METRICS",
+        value_name = "on|off",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "off",
+        default_missing_value = "on"
+    )]
+    business_metrics: String,
+}
+
+/// [`Args`], checked.
+struct Own {
+    committer: Settings,
+    business_metrics: bool,
 }
 
 impl Program for Process {
     const STAGE: StageName = StageName::Aggregate;
     type Args = Args;
-    type Settings = Settings;
+    type Settings = Own;
     /// The ledger has all partitions: `--only` has no meaning for it.
     const DIVIDED: bool = false;
 
-    fn check(args: &Args, mistakes: &mut Mistakes) -> Option<Settings> {
+    fn check(args: &Args, mistakes: &mut Mistakes) -> Option<Own> {
+        let business = match args.business_metrics.as_str() {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        };
+        let business =
+            mistakes.check("--business-metrics", &args.business_metrics, business, "give on or off");
         let workers = args.workers.parse().ok().filter(|workers| (1..=64).contains(workers));
         let workers = mistakes.check("--workers", &args.workers, workers, "give a number from 1 to 64");
         let whole = |skew: Duration| u32::try_from(skew.as_secs()).ok().filter(|_| skew.subsec_nanos() == 0);
@@ -53,21 +78,30 @@ impl Program for Process {
         let valid = windows::check(&windows);
         let what = valid.as_ref().err().map(ToString::to_string).unwrap_or_default();
         mistakes.check("--windows", &args.windows, valid.ok(), &what)?;
-        Some(Settings { workers: workers?, windows })
+        Some(Own { committer: Settings { workers: workers?, windows }, business_metrics: business? })
     }
 
-    fn part(context: &Context<JetStream>, _: u16, total: u16, settings: &Settings) -> Running {
+    fn part(context: &Context<JetStream>, _: u16, total: u16, own: &Own) -> Running {
         let context = context.clone();
-        let settings = settings.clone();
+        let settings = own.committer.clone();
+        let business = own.business_metrics.then(|| {
+            let mut lengths = settings.windows.seconds.iter().copied();
+            let detailed = lengths.find(|&seconds| seconds >= windows::DETAILED_FROM_S);
+            Business::register(&context.metrics, Self::STAGE, detailed)
+        });
         let committer = move |context, desk| Committer::new(context, total, settings).with_desk(desk);
-        let totals = context.clone();
+        let (totals, told) = (context.clone(), business.clone());
         let mut parts: Vec<Running> = vec![
             Box::pin(drive_archived(context.clone(), Key::ledger(), (0..total).collect(), committer)),
-            Box::pin(async move { drive(&totals, TotalsView::new(totals.clone())).await }),
+            Box::pin(
+                async move { drive(&totals, TotalsView::new(totals.clone()).with_business(told)).await },
+            ),
         ];
         for kind in [Kind::Hits, Kind::Windows] {
-            let context = context.clone();
-            parts.push(Box::pin(async move { drive(&context, ExactView::new(context.clone(), kind)).await }));
+            let (context, told) = (context.clone(), business.clone());
+            parts.push(Box::pin(async move {
+                drive(&context, ExactView::new(context.clone(), kind).with_business(told)).await;
+            }));
         }
         together(parts)
     }

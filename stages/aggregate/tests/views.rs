@@ -13,7 +13,8 @@ use aggregate::views::totals::TotalsView;
 use jackpot_core::log::jetstream::setup::{SetUp, streams};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
-use jackpot_core::record::Commit;
+use jackpot_core::metrics::business::Business;
+use jackpot_core::record::{Commit, Window};
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::terms::Terms;
@@ -23,7 +24,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use world::{T0, World, hit, sum, terms};
+use world::{T0, World, hit, sum, sum_of, terms};
 
 #[allow(dead_code, reason = "each test crate uses a part of it")]
 #[path = "ledger/world.rs"]
@@ -190,4 +191,87 @@ async fn books_out_of_balance_are_told_while_they_are_shown() {
         stop.send_replace(true);
     };
     tokio::join!(drive(context, TotalsView::new(context.clone())), commits);
+}
+
+/// What a metric says of the series that have this label.
+fn told(context: &Context<Memory>, metric: &str, label: &str) -> Vec<String> {
+    let text = context.metrics.render();
+    let lines = text.lines().filter(|line| line.starts_with(&format!("{metric}{{")) && line.contains(label));
+    lines.map(|line| line.rsplit_once(' ').unwrap().1.to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_business_counts_each_window_once_across_starts_of_the_views() {
+    let log = memory();
+    let terms = terms(1, &["pool-000:only 10 - 100000 0, more 5 - 50000 0"]);
+    let mut world = World::new(1);
+    let mut appender = log.appender().await.unwrap();
+    let (stop, shutdown) = watch::channel(false);
+    let mut context = Context::new(log.clone(), StageName::Aggregate, shutdown);
+    let business = Business::register(&context.metrics, StageName::Aggregate, Some(60));
+    stop.send_replace(true);
+    for minute in 0..12 {
+        let number = world.books.number();
+        let posts = [("acme", "MT"), ("acme", "GB"), ("other", "MT")].map(|(operator, jurisdiction)| {
+            sum_of("pool-000", minute * 60, 1, "0.3", operator, jurisdiction, "spin")
+        });
+        let payload = world.post(&terms, minute * 60_000, &posts).message;
+        let subject = topology::COMMITS.to_owned();
+        let append = Append { subject, headers: Vec::new(), payload, expect: Expect::Last(number) };
+        appender.send(append).await.unwrap();
+        appender.acknowledged().await.unwrap();
+        // The views run for a while after every other commit, each time from a new start.
+        if minute % 2 == 1 {
+            let (stop, shutdown) = watch::channel(false);
+            context.shutdown = shutdown;
+            let windows =
+                ExactView::new(context.clone(), Kind::Windows).with_business(Some(business.clone()));
+            let stopping = async {
+                sleep(Duration::from_secs(1)).await;
+                stop.send_replace(true);
+            };
+            tokio::join!(drive(&context, windows), stopping);
+        }
+    }
+    let windows = all(&log, topology::WINDOWS).await;
+    let windows = windows.iter().map(|entry| serde_json::from_slice::<Window>(&entry.payload).unwrap());
+    let windows: Vec<_> = windows.filter(|window| window.seconds == 60).collect();
+    assert_eq!(windows.len(), 2 * 11, "of both levels, one of each minute but the last");
+    assert_eq!(told(&context, "jackpot_operator_contributed_total", "pool-000"), ["0.495"; 3]);
+    assert_eq!(told(&context, "jackpot_operator_contributed_total", "operator=\"other\""), ["0.495"]);
+    assert_eq!(told(&context, "jackpot_game_contributed_total", "game=\"spin\""), ["1.485"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_tells_of_all_levels_while_it_shows_them_and_of_none_while_another_does() {
+    let log = memory();
+    let terms = terms(1, &["pool-000:only 10 - 100000 0", "pool-001:only 10 - 100000 0"]);
+    let mut world = World::new(1);
+    let mut context = Context::new(log.clone(), StageName::Aggregate, watch::channel(false).1);
+    let business = Business::register(&context.metrics, StageName::Aggregate, None);
+    let wagers = |context: &Context<Memory>| told(context, "jackpot_level_wagers_total", "");
+    let (stop, shutdown) = watch::channel(false);
+    context.shutdown = shutdown;
+    let view = TotalsView::new(context.clone()).with_business(Some(business.clone()));
+    let working = async {
+        commit(&log, &mut world, &terms, 30).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(wagers(&context), ["30", "30"]);
+        let entry = all(&log, topology::TOTALS).await.pop().unwrap();
+        let last = log.extent(topology::TOTALS).await.unwrap().last;
+        let mut appender = log.appender().await.unwrap();
+        let append = Append {
+            subject: entry.subject.to_string(),
+            headers: vec![(topology::SETTLED.into(), "0".into())],
+            payload: entry.payload.clone(),
+            expect: Expect::Last(last),
+        };
+        appender.send(append).await.unwrap();
+        appender.acknowledged().await.unwrap();
+        commit(&log, &mut world, &terms, 1).await;
+        sleep(Duration::from_millis(500)).await;
+        assert!(wagers(&context).is_empty(), "somebody else wrote: this process stands by");
+        stop.send_replace(true);
+    };
+    tokio::join!(drive(&context, view), working);
 }

@@ -1,13 +1,15 @@
 //! A view that misses nothing: `hits` and `windows`. Each commit carries the cumulative count of what the view
 //! shows, so the sequence of each of its messages is known beforehand, and fences it like a frame of a lane.
 
+use std::collections::VecDeque;
 use std::future::Future;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
-use jackpot_core::record::Counts;
+use jackpot_core::metrics::business::Business;
+use jackpot_core::record::{Counts, Window};
 use jackpot_core::recovery::Trouble;
 use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, stored};
 use jackpot_core::stage::Contradiction;
@@ -67,16 +69,45 @@ pub struct ExactView<L> {
     sent: u64,
     /// The last commit that was read.
     read: u64,
+    /// Where windows are counted, if they are,
+    business: Option<Business>,
+    /// and those in flight that will be, each with its sequence.
+    uncounted: VecDeque<(u64, Window)>,
 }
 
 impl<L: Log> ExactView<L> {
     /// A view that has yet to be driven.
     pub fn new(context: Context<L>, kind: Kind) -> Self {
-        Self { context, kind, name: Name::single("view", kind.stream()), sent: 0, read: 0 }
+        let name = Name::single("view", kind.stream());
+        Self { context, kind, name, sent: 0, read: 0, business: None, uncounted: VecDeque::new() }
+    }
+
+    /// The same, counting the windows there that it publishes.
+    pub fn with_business(self, business: Option<Business>) -> Self {
+        Self { business: business.filter(|_| self.kind == Kind::Windows), ..self }
+    }
+
+    /// Notes a window that is about to be published, if its like is counted.
+    fn note(&mut self, sequence: u64, named: &Named<'_>, json: &RawValue) {
+        if self.business.as_ref().is_some_and(|business| business.counts(named.seconds))
+            && let Ok(window) = serde_json::from_str(json.get())
+        {
+            self.uncounted.push_back((sequence, window));
+        }
+    }
+
+    /// A message of the view is stored.
+    fn stored(&mut self, sequence: u64) {
+        self.context.metrics.at(&self.name.label, sequence);
+        let Some(business) = &self.business else { return };
+        while let Some((_, window)) = self.uncounted.pop_front_if(|(noted, _)| *noted <= sequence) {
+            business.window(&window);
+        }
     }
 
     /// Finds where to go on: the end of the view, and the first commit that has more.
     async fn resume(&mut self) -> Result<u64, Trouble> {
+        self.uncounted.clear();
         let log = &self.context.log;
         self.sent = log.extent(self.kind.stream()).await?.last;
         let commits = log.extent(topology::COMMITS).await?.last;
@@ -150,7 +181,9 @@ impl<L: Log> ExactView<L> {
         for (sequence, json) in (before + 1..).zip(entries) {
             if sequence > self.sent {
                 let payload = Bytes::copy_from_slice(json.get().as_bytes());
-                let subject = self.kind.subject(&Named::read(json.get())?);
+                let named = Named::read(json.get())?;
+                let subject = self.kind.subject(&named);
+                self.note(sequence, &named, json);
                 due.push(Append {
                     subject,
                     headers: Vec::new(),
@@ -183,7 +216,7 @@ impl<L: Log> Part for ExactView<L> {
             tokio::select! {
                 biased;
                 () = self.context.stopped() => break,
-                fate = appender.acknowledged(), if appender.in_flight() > 0 => self.context.metrics.at(&self.name.label, fate?),
+                fate = appender.acknowledged(), if appender.in_flight() > 0 => self.stored(fate?),
                 entry = reader.next(), if appender.in_flight() < IN_FLIGHT_MAX => {
                     for append in self.due(&entry?)? {
                         appender.send(append).await?;

@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
+use jackpot_core::metrics::business::Business;
 use jackpot_core::money::Pico;
-use jackpot_core::record::LevelTotals;
+use jackpot_core::record::{Commit, LevelTotals};
 use jackpot_core::recovery::Trouble;
 use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, stored};
 use jackpot_core::stage::Contradiction;
@@ -32,6 +33,8 @@ pub struct TotalsView<L> {
     levels: BTreeMap<String, Level>,
     /// By subject: what the books of a level were out of balance by when it was shown last, where they were.
     astray: BTreeMap<String, Pico>,
+    /// Where the states of levels are told, if they are.
+    business: Option<Business>,
     /// The last commit that was read.
     read: u64,
     /// The last sequence of the view.
@@ -60,10 +63,32 @@ impl<L: Log> TotalsView<L> {
             name,
             levels: BTreeMap::new(),
             astray: BTreeMap::new(),
+            business: None,
             read: 0,
             last: 0,
             next: Instant::now(),
         }
+    }
+
+    /// The same, telling there of each level.
+    pub fn with_business(self, business: Option<Business>) -> Self {
+        Self { business, ..self }
+    }
+
+    /// Tells of all levels as they are shown, those too that nothing changes for long.
+    async fn tell_all(&self) -> Result<(), Trouble> {
+        let Some(business) = &self.business else { return Ok(()) };
+        let log = &self.context.log;
+        let Some(last) = log.last(topology::COMMITS, topology::COMMITS).await? else { return Ok(()) };
+        let terms = serde_json::from_slice::<Commit>(&last.payload).map_or(0, |commit| commit.terms);
+        for pool in &self.context.terms.get(terms).await?.pools {
+            for level in &pool.levels {
+                let shown = log.last(topology::TOTALS, &topology::totals(&pool.pool, &level.level)).await?;
+                let state = shown.and_then(|entry| serde_json::from_slice(&entry.payload).ok());
+                state.iter().for_each(|state| business.level(state));
+            }
+        }
+        Ok(())
     }
 
     async fn resume(&mut self) -> Result<u64, Trouble> {
@@ -176,6 +201,7 @@ impl<L: Log> TotalsView<L> {
                 return;
             }
         };
+        self.business.iter().for_each(|business| business.level(&state));
         let difference = state.difference();
         if difference == Pico::ZERO && self.astray.is_empty() {
             return;
@@ -214,6 +240,7 @@ impl<L: Log> Part for TotalsView<L> {
 
     async fn pass(&mut self) -> Result<(), Trouble> {
         let from = self.resume().await?;
+        self.tell_all().await?;
         let mut reader = self.context.log.read(topology::COMMITS, None, from).await?;
         let mut appender = self.context.log.appender().await?;
         self.context.working(&self.name);
@@ -251,6 +278,7 @@ impl<L: Log> Part for TotalsView<L> {
     }
 
     async fn standing(&mut self) -> Result<Standing, Trouble> {
+        self.business.iter().for_each(Business::forget_levels);
         let log = &self.context.log;
         let entry = log.last(topology::TOTALS, &format!("{}.>", topology::TOTALS)).await?;
         let commit = log.last(topology::COMMITS, topology::COMMITS).await?;
