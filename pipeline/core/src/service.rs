@@ -2,6 +2,7 @@
 //! It reads downward. What a stage has of its own it says through [`Program`].
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -167,6 +168,12 @@ fn member(port: u16) -> String {
     format!("{}-{port}", host.chars().take(64).map(word).collect::<String>())
 }
 
+/// Tells this process from another one of its name. Drawn, since two that are started together are born in the same
+/// moment; no larger than the whole numbers that every reader of JSON keeps exact.
+fn born() -> u64 {
+    RandomState::new().hash_one(std::process::id()) >> 11
+}
+
 /// What there is of the process before it has a broker.
 struct Process {
     /// What it is called among those of its stage.
@@ -229,8 +236,7 @@ async fn start<P: Program>(
             }
         }
         None => {
-            let born = u64::try_from(context.clock.now().0).unwrap_or_default();
-            parts.spawn_local(Sharing::new(context, P::STAGE, &process.id, born, total, part).run());
+            parts.spawn_local(Sharing::new(context, P::STAGE, &process.id, born(), total, part).run());
         }
     }
     Ok(parts)
@@ -317,4 +323,14 @@ fn refuse(mistakes: &[String]) -> ExitCode {
         eprintln!("error: {mistake}");
     }
     ExitCode::from(EXIT_CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_that_are_started_in_one_moment_are_born_apart() {
+        assert_ne!(born(), born());
+    }
 }
