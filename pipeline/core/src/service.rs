@@ -18,6 +18,7 @@ use crate::admin;
 use crate::health::Health;
 use crate::log::jetstream::{ConnectError, JetStream, setup};
 use crate::membership::Sharing;
+use crate::membership::runner::together;
 use crate::metrics::Metrics;
 use crate::recovery::Backoff;
 use crate::refusal::StageName;
@@ -29,7 +30,7 @@ use crate::telemetry;
 use crate::terms::cache::TermsCache;
 use crate::time::Clock;
 
-pub use crate::membership::runner::{Running, together};
+pub use crate::membership::runner::{Running, driven};
 
 /// Stages make and drop many small things of each wager; this takes less of their time than the system's own does.
 #[global_allocator]
@@ -53,9 +54,14 @@ pub trait Program: 'static {
     /// Checks its own flags.
     fn check(args: &Self::Args, mistakes: &mut Mistakes) -> Option<Self::Settings>;
 
-    /// What runs a partition, of so many in all, until its context says that it is to stop. Of a stage that is not
-    /// divided, what runs all of them.
-    fn part(context: &Context<JetStream>, partition: u16, total: u16, settings: &Self::Settings) -> Running;
+    /// The parts that run a partition, of so many in all, until their context says that they are to stop. Of a stage
+    /// that is not divided, those that run all of them.
+    fn parts(
+        context: &Context<JetStream>,
+        partition: u16,
+        total: u16,
+        settings: &Self::Settings,
+    ) -> Vec<Running>;
 }
 
 /// For a stage without flags of its own.
@@ -226,7 +232,8 @@ async fn start<P: Program>(
     let looked = settings.only.clone().unwrap_or_else(|| (0..total).collect());
     tokio::spawn(room::watch(context.clone(), room::streams(P::STAGE, &looked)));
     let mut parts = JoinSet::new();
-    let part = move |context: &Context<JetStream>, partition| P::part(context, partition, total, &own);
+    let part =
+        move |context: &Context<JetStream>, partition| together(P::parts(context, partition, total, &own));
     match &settings.only {
         _ if !P::DIVIDED => drop(parts.spawn_local(part(&context, 0))),
         Some(only) => {

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jackpot_core::refusal::StageName;
 use tokio::time::{Instant, sleep};
 
 use crate::dice::Dice;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Share};
 use crate::network::Network;
 use crate::profile::{Chaos, Profile};
 use crate::stages;
@@ -27,6 +28,8 @@ pub struct Mischief {
     dice: Dice,
     trace: Trace,
     partitions: u16,
+    /// Of 4 places, so many are for members.
+    members: u64,
     /// Streams that are full just now, and until when.
     full: Vec<(String, Instant)>,
     streams: Vec<String>,
@@ -42,28 +45,37 @@ impl Mischief {
         trace: Trace,
         profile: &Profile,
     ) -> Self {
-        let partitions = profile.stages.partitions;
-        Self { fleet, network, dice, trace, partitions, full: Vec::new(), streams }
+        let (partitions, members) = (profile.stages.partitions, profile.members);
+        Self { fleet, network, dice, trace, partitions, members, full: Vec::new(), streams }
     }
 
     /// Opens the first places: for each stage as many as the profile says.
     pub fn found(&mut self, profile: &Profile) {
         for (stage, &count) in stages::ALL.into_iter().zip(&profile.processes) {
             for _ in 0..count {
-                let partitions = self.some_partitions();
-                self.fleet.borrow_mut().open(stage, partitions);
+                self.open(stage);
             }
         }
     }
 
-    /// All partitions, or some.
-    fn some_partitions(&mut self) -> Vec<u16> {
+    /// Opens a place.
+    fn open(&mut self, stage: StageName) {
+        let share = self.share(stage);
+        self.fleet.borrow_mut().open(stage, share);
+    }
+
+    /// A member's share, or all partitions, or some.
+    fn share(&mut self, stage: StageName) -> Share {
+        if stages::is_divided(stage) && self.dice.below(4) < self.members {
+            let again = self.dice.below(12) == 0;
+            return self.fleet.borrow().member(again);
+        }
         let all: Vec<u16> = (0..self.partitions).collect();
         if self.dice.below(2) == 0 {
-            return all;
+            return Share::Only(all);
         }
         let some: Vec<_> = all.iter().copied().filter(|_| self.dice.below(2) == 0).collect();
-        if some.is_empty() { all } else { some }
+        Share::Only(if some.is_empty() { all } else { some })
     }
 
     /// Acts until `until`, then leaves everything to heal.
@@ -130,17 +142,18 @@ impl Mischief {
     }
 
     fn rescale(&mut self) {
-        let partitions = self.some_partitions();
         match (self.dice.below(3), self.place()) {
             (0, _) | (_, None) => {
                 let stage = *self.dice.pick(&stages::ALL);
                 if self.fleet.borrow().len() < 20 {
-                    self.fleet.borrow_mut().open(stage, partitions);
+                    self.open(stage);
                 }
             }
             (1, Some(place)) => self.fleet.borrow_mut().drain(place, false),
             (_, Some(place)) => {
-                self.fleet.borrow_mut().assign(place, partitions);
+                let stage = self.fleet.borrow().stage(place);
+                let share = self.share(stage);
+                self.fleet.borrow_mut().assign(place, share);
                 self.fleet.borrow_mut().drain(place, true);
             }
         }

@@ -1,33 +1,42 @@
 //! The processes of all stages: started, crashed, frozen, told to stop and started again. Each runs the parts that its
-//! stage's `main.rs` runs, over a connection and a clock of its own. Who does what when, `chaos` decides.
+//! stage's `main.rs` runs, over a connection and a clock of its own: of the partitions that it is given, as with
+//! `--only`, or of those that fall to it as a member of its stage. Who does what when, `chaos` decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jackpot_core::health::{Condition, Health};
+use jackpot_core::membership::Sharing;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::Context;
 use jackpot_core::time::Clock;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
 use tokio::time::Instant;
+use validate::KeyFile;
 
 use crate::dice::Dice;
-use crate::executor::{Group, Handle};
+use crate::executor::{Group, Handle, Work};
 use crate::network::Network;
+use crate::network::link::Link;
 use crate::stages::{self, StageSettings};
 use crate::trace::Trace;
 
 /// A process that is told to stop has left after so long; see `jackpot_core::runner`.
 const LEAVE_MAX: Duration = Duration::from_secs(13);
+/// A member waits for others first, and may just have asked the broker for something.
+const MEMBER_LEAVE_MAX: Duration = Duration::from_secs(25);
 
 /// All processes.
 pub struct Fleet {
     network: Arc<Network>,
     handle: Handle,
     settings: Rc<StageSettings>,
+    keys: KeyFile,
     trace: Trace,
     dice: Dice,
     slots: Vec<Slot>,
@@ -36,12 +45,21 @@ pub struct Fleet {
     pub stopped: BTreeSet<(String, String)>,
 }
 
+/// Which partitions a process runs.
+#[derive(Debug, Clone)]
+pub enum Share {
+    /// These alone, and it is no member.
+    Only(Vec<u16>),
+    /// Those that fall to it, as a member of this name.
+    Member(String),
+}
+
 /// A place for a process; what runs there changes.
 pub struct Slot {
     /// Of which stage.
     pub stage: StageName,
-    /// The partitions that its processes run.
-    pub partitions: Vec<u16>,
+    /// What its processes run.
+    pub share: Share,
     process: Option<Process>,
     /// When the next process is started where none runs; `None`: not at all.
     start: Option<Instant>,
@@ -63,17 +81,27 @@ impl Fleet {
         network: Arc<Network>,
         handle: Handle,
         settings: StageSettings,
+        keys: KeyFile,
         dice: Dice,
         trace: Trace,
     ) -> Self {
         let (settings, slots, stopped) = (Rc::new(settings), Vec::new(), BTreeSet::new());
-        Self { network, handle, settings, trace, dice, slots, hosts: 1_000, stopped }
+        Self { network, handle, settings, keys, trace, dice, slots, hosts: 1_000, stopped }
     }
 
     /// Opens a place; a process starts there soon.
-    pub fn open(&mut self, stage: StageName, partitions: Vec<u16>) {
+    pub fn open(&mut self, stage: StageName, share: Share) {
         let start = Some(Instant::now());
-        self.slots.push(Slot { stage, partitions, process: None, start });
+        self.slots.push(Slot { stage, share, process: None, start });
+    }
+
+    /// A share for a member: called by its place, or as another one is already, where `again` says so.
+    pub fn member(&self, again: bool) -> Share {
+        let known = self.slots.iter().rev().find_map(|slot| match &slot.share {
+            Share::Member(name) if again => Some(name.clone()),
+            _ => None,
+        });
+        Share::Member(known.unwrap_or_else(|| format!("m-{}", self.slots.len())))
     }
 
     /// How many places there are.
@@ -135,14 +163,18 @@ impl Fleet {
         } else if let Some(told) = process.told
             && process.thaw.is_none()
         {
-            assert!(now <= told + LEAVE_MAX, "{} {} does not leave", slot.stage, process.host);
+            let leave_max = match slot.share {
+                Share::Only(_) => LEAVE_MAX,
+                Share::Member(_) => MEMBER_LEAVE_MAX,
+            };
+            assert!(now <= told + leave_max, "{} {} does not leave", slot.stage, process.host);
         }
     }
 
     fn start(&mut self, place: usize) {
         self.hosts += 1;
         let (host, slot) = (self.hosts, &mut self.slots[place]);
-        self.trace.say(format_args!("{} {host} starts over partitions {:?}", slot.stage, slot.partitions));
+        self.trace.say(format_args!("{} {host} starts: {:?}", slot.stage, slot.share));
         let (network, off_ms) = (self.network.clone(), Arc::new(AtomicI64::new(0)));
         let shown = off_ms.clone();
         let clock = Clock::new(move || network.now().plus(shown.load(Ordering::Relaxed)));
@@ -157,9 +189,23 @@ impl Fleet {
         };
         let health = context.health.clone();
         let group = self.handle.group();
-        for part in stages::parts(slot.stage, &context, &slot.partitions, &self.settings) {
-            self.handle.spawn(group, part);
-        }
+        let (stage, keys) = (slot.stage, self.keys.clone());
+        let (settings, handle) = (self.settings.clone(), self.handle.clone());
+        let parts = move |context: &Context<Link>, partition| {
+            run_beside(&handle, group, stages::parts(stage, context, partition, &settings, &keys))
+        };
+        let work: Vec<Work> = match &slot.share {
+            _ if !stages::is_divided(stage) => vec![parts(&context, 0)],
+            Share::Only(partitions) => {
+                partitions.iter().map(|&partition| parts(&context, partition)).collect()
+            }
+            Share::Member(name) => {
+                let born = self.dice.roll() >> 11;
+                let sharing = Sharing::new(context, stage, name, born, self.settings.partitions, parts).run();
+                vec![Box::pin(async move { LocalSet::new().run_until(sharing).await })]
+            }
+        };
+        work.into_iter().for_each(|work| self.handle.spawn(group, work));
         slot.process = Some(Process { group, host, stop, health, off_ms, told: None, thaw: None });
         slot.start = Some(Instant::now() + Duration::from_millis(self.dice.below(1_500)));
     }
@@ -194,10 +240,10 @@ impl Fleet {
         }
     }
 
-    /// Gives a place other partitions, from its next process on.
-    pub fn assign(&mut self, place: usize, partitions: Vec<u16>) {
+    /// Gives a place another share, from its next process on.
+    pub fn assign(&mut self, place: usize, share: Share) {
         let slot = &mut self.slots[place];
-        slot.partitions = partitions;
+        slot.share = share;
         slot.start.get_or_insert_with(Instant::now);
     }
 
@@ -208,14 +254,19 @@ impl Fleet {
         }
     }
 
+    /// The stage of a place.
+    pub fn stage(&self, place: usize) -> StageName {
+        self.slots[place].stage
+    }
+
     /// The host of the process at a place.
     pub fn host(&self, place: usize) -> Option<u64> {
         self.slots[place].process.as_ref().map(|process| process.host)
     }
 
     /// Ends all trouble: everything goes on, clocks are right, nobody is about to crash, and every stage has a process
-    /// for each partition.
-    pub fn heal(&mut self) {
+    /// for each partition, a member where `members` says so.
+    pub fn heal(&mut self, members: bool) {
         let now = Instant::now();
         for slot in &mut self.slots {
             if let Some(process) = &mut slot.process {
@@ -224,18 +275,46 @@ impl Fleet {
                 self.handle.defuse(process.group);
             }
         }
+        let all: BTreeSet<u16> = (0..self.settings.partitions).collect();
         for stage in stages::ALL {
-            let covered: BTreeSet<u16> = self
+            let staying = self
                 .slots
                 .iter()
                 .filter(|slot| slot.stage == stage && slot.start.is_some())
-                .filter(|slot| slot.process.as_ref().is_none_or(|process| process.told.is_none()))
-                .flat_map(|slot| slot.partitions.clone())
+                .filter(|slot| slot.process.as_ref().is_none_or(|process| process.told.is_none()));
+            let covered: BTreeSet<u16> = staying
+                .flat_map(|slot| match &slot.share {
+                    Share::Only(partitions) => partitions.iter().copied().collect(),
+                    Share::Member(_) => all.clone(),
+                })
                 .collect();
-            if covered.len() < usize::from(self.settings.partitions) {
-                self.open(stage, (0..self.settings.partitions).collect());
+            if covered != all {
+                let only = Share::Only(all.iter().copied().collect());
+                let share = if members { self.member(false) } else { only };
+                self.open(stage, share);
             }
         }
+    }
+
+    /// What is not yet as it must be when members have come to rest: each partition of a stage is run by one of them, and
+    /// what they run differs by one at most.
+    pub fn undivided(&self) -> Option<String> {
+        let mut members: BTreeMap<StageName, Vec<Vec<String>>> = BTreeMap::new();
+        for slot in self.slots.iter().filter(|slot| stages::is_divided(slot.stage)) {
+            if let (Share::Member(_), Some(process)) = (&slot.share, &slot.process) {
+                let parts = process.health.parts().into_iter().map(|(part, _)| part);
+                let held = parts.filter(|part| part.starts_with("partition ")).collect();
+                members.entry(slot.stage).or_default().push(held);
+            }
+        }
+        members.into_iter().find_map(|(stage, held)| {
+            let mut all = held.concat();
+            all.sort();
+            let expect: Vec<_> = (0..self.settings.partitions).map(|p| format!("partition {p}")).collect();
+            let loads = || held.iter().map(Vec::len);
+            let even = loads().max().unwrap_or(0) <= loads().min().unwrap_or(0) + 1;
+            (all != expect || !even).then(|| format!("the members of {stage} have not divided it: {held:?}"))
+        })
     }
 
     /// Tells everybody to stop, for good.
@@ -261,4 +340,25 @@ impl Fleet {
         }
         lines.join("\n")
     }
+}
+
+/// Runs parts as tasks of the process, which the executor polls and crashes one by one; what is given ends when they have.
+fn run_beside(handle: &Handle, group: Group, parts: Vec<Work>) -> Work {
+    let (running, mut ended) = mpsc::channel::<Infallible>(1);
+    for part in parts {
+        let running = running.clone();
+        handle.spawn(
+            group,
+            Box::pin(async move {
+                part.await;
+                drop(running);
+            }),
+        );
+    }
+    drop(running);
+    Box::pin(async move {
+        if let Some(never) = ended.recv().await {
+            match never {}
+        }
+    })
 }

@@ -219,9 +219,14 @@ impl Network {
         self.state().hosts.keys().copied().collect()
     }
 
-    /// Whether an append is still on its way to the broker.
+    /// Whether an append is still on its way to the broker, but for what members say every second.
     pub fn is_busy(&self) -> bool {
-        self.state().parcels.values().any(|parcel| matches!(parcel, Parcel::Append { .. }))
+        let members = format!("{}.", topology::MEMBERS);
+        let counts = |append: &Append| !append.subject.starts_with(&members);
+        self.state().parcels.values().any(|parcel| match parcel {
+            Parcel::Append { appends, .. } => appends.iter().any(counts),
+            Parcel::Answer { .. } | Parcel::Notice { .. } => false,
+        })
     }
 
     /// Leaves a stream room for so many bytes more, or as many as it was set up with.

@@ -17,6 +17,8 @@ pub struct Profile {
     pub stages: StageSettings,
     /// Processes of each stage, in the order of the flow; 0 for one that is started only now and then.
     pub processes: [usize; 5],
+    /// Of 4 processes of a stage that is divided, so many are members; the others run what they are told.
+    pub members: u64,
     /// Sources that publish.
     pub sources: usize,
     /// Batches in all, before some are repeated or spoilt.
@@ -77,6 +79,7 @@ impl Profile {
         Self {
             stages,
             processes: [0; 5].map(|_| *dice.pick(&[0, 1, 1, 2, 2, 3])),
+            members: *dice.pick(&[0, 0, 0, 2, 4, 4, 4, 4]),
             sources: usize::try_from(sources).expect("a small number"),
             batches: usize::try_from(if dice.below(10) == 0 { batches * 3 } else { batches })
                 .expect("a small number"),

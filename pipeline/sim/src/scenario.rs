@@ -15,13 +15,14 @@ use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+use validate::KeyFile;
 
 use crate::auditor::record::{Lost, Record};
 use crate::auditor::{self, Counted, Expected, remains};
 use crate::chaos::Mischief;
 use crate::dice::Dice;
 use crate::executor::{Executor, Group, Handle};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Share};
 use crate::network::Network;
 use crate::network::weather::Weather;
 use crate::producers::{self, Acknowledged};
@@ -93,7 +94,14 @@ impl World {
         let network = Network::new(settings, Dice::new(seed, "network"), trace.clone());
         handle.spawn(handle.group(), Box::pin(network.clone().carry()));
         let dice = Dice::new(seed, "fleet");
-        let fleet = Fleet::new(network.clone(), handle.clone(), profile.stages.clone(), dice, trace.clone());
+        let fleet = Fleet::new(
+            network.clone(),
+            handle.clone(),
+            profile.stages.clone(),
+            KeyFile::default(),
+            dice,
+            trace.clone(),
+        );
         Self {
             network,
             handle,
@@ -122,7 +130,7 @@ impl World {
         mischief.act(profile.chaos, self.start + profile.busy).await;
         self.trace.say(format_args!("all trouble ends"));
         self.network.set_weather(Weather::FAIR);
-        self.fleet.borrow_mut().heal();
+        self.fleet.borrow_mut().heal(profile.members > 0);
         if !self.lost().is_empty() {
             self.apply_again(&profile, &revisions);
         }
@@ -210,8 +218,10 @@ impl World {
                 Some("suppliers and the operator are not done".to_owned())
             } else if self.network.is_busy() {
                 Some("something is still on its way".to_owned())
+            } else if let Some(what) = unsettled(self.network.broker(), profile).await {
+                Some(what)
             } else {
-                unsettled(self.network.broker(), profile).await
+                self.fleet.borrow().undivided().filter(|_| profile.members == 4)
             };
             let Some(what) = what else { break };
             let now = self.lengths().await;
@@ -274,9 +284,11 @@ impl World {
     /// New processes over the whole record find nothing to do, and nothing that is not as they would have made it.
     async fn witness(&self, profile: &Profile) {
         let before = self.lengths().await;
-        let partitions: Vec<u16> = (0..profile.stages.partitions).collect();
+        let all = Share::Only((0..profile.stages.partitions).collect());
         for stage in crate::stages::ALL {
-            self.fleet.borrow_mut().open(stage, partitions.clone());
+            let mut fleet = self.fleet.borrow_mut();
+            let share = if profile.members > 0 { fleet.member(false) } else { all.clone() };
+            fleet.open(stage, share);
         }
         let until = Instant::now() + Duration::from_secs(8);
         while Instant::now() < until {
@@ -288,10 +300,12 @@ impl World {
         }
     }
 
-    /// The lengths of all streams but `commits`, which has a heartbeat, and `snapshots`, which are taken of that.
+    /// The lengths of all streams but `commits` and `members`, which have heartbeats, and `snapshots`, which are taken of
+    /// the former.
     async fn lengths(&self) -> Vec<(String, u64)> {
         let mut lengths = Vec::new();
-        let grows = |stream: &str| [topology::COMMITS, topology::SNAPSHOTS].contains(&stream);
+        let grows =
+            |stream: &str| [topology::COMMITS, topology::SNAPSHOTS, topology::MEMBERS].contains(&stream);
         for stream in self.streams.iter().filter(|stream| !grows(stream)) {
             lengths.push((stream.clone(), self.end(stream).await));
         }

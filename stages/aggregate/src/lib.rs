@@ -10,8 +10,9 @@
 //! | [`windows`] | event-time windows: open, late, closed |
 //! | [`committer`] | gathers frames from the lanes, and appends the commits |
 //! | [`views`] | what is written from `commits`: totals, windows, hits |
+//! | `parts` | what runs the ledger |
 //!
-//! Nothing but the last two awaits, and nothing reads a clock to decide: what the ledger does is a function of the frames, the
+//! Nothing but the last three awaits, and nothing reads a clock to decide: what the ledger does is a function of the frames, the
 //! recorded cuts and the recorded watermarks alone (invariant I1).
 
 pub mod books;
@@ -19,6 +20,9 @@ pub mod commit;
 pub mod committer;
 pub mod dataflow;
 pub mod ledger;
+mod parts;
 pub mod postings;
 pub mod views;
 pub mod windows;
+
+pub use parts::parts;

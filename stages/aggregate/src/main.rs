@@ -3,18 +3,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use aggregate::committer::{Committer, Settings};
-use aggregate::views::exact::{ExactView, Kind};
-use aggregate::views::totals::TotalsView;
+use aggregate::committer::Settings;
 use aggregate::windows;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::metrics::business::Business;
 use jackpot_core::record::WindowSettings;
 use jackpot_core::refusal::StageName;
-use jackpot_core::runner::{Context, drive};
-use jackpot_core::service::{self, Program, Running, together};
+use jackpot_core::runner::Context;
+use jackpot_core::service::{self, Program, Running};
 use jackpot_core::settings::Mistakes;
-use jackpot_core::snapshot::{Key, drive_archived};
 
 struct Process;
 
@@ -81,29 +78,14 @@ impl Program for Process {
         Some(Own { committer: Settings { workers: workers?, windows }, business_metrics: business? })
     }
 
-    fn part(context: &Context<JetStream>, _: u16, total: u16, own: &Own) -> Running {
-        let context = context.clone();
+    fn parts(context: &Context<JetStream>, _: u16, total: u16, own: &Own) -> Vec<Running> {
         let settings = own.committer.clone();
         let business = own.business_metrics.then(|| {
             let mut lengths = settings.windows.seconds.iter().copied();
             let detailed = lengths.find(|&seconds| seconds >= windows::DETAILED_FROM_S);
             Business::register(&context.metrics, Self::STAGE, detailed)
         });
-        let committer = move |context, desk| Committer::new(context, total, settings).with_desk(desk);
-        let (totals, told) = (context.clone(), business.clone());
-        let mut parts: Vec<Running> = vec![
-            Box::pin(drive_archived(context.clone(), Key::ledger(), (0..total).collect(), committer)),
-            Box::pin(
-                async move { drive(&totals, TotalsView::new(totals.clone()).with_business(told)).await },
-            ),
-        ];
-        for kind in [Kind::Hits, Kind::Windows] {
-            let (context, told) = (context.clone(), business.clone());
-            parts.push(Box::pin(async move {
-                drive(&context, ExactView::new(context.clone(), kind).with_business(told)).await;
-            }));
-        }
-        together(parts)
+        aggregate::parts(context, total, settings, business)
     }
 }
 

@@ -6,8 +6,11 @@
 
 mod eligibility;
 mod hits;
+mod parts;
 mod postings;
 mod rules;
+
+pub use parts::parts;
 
 use bytes::Bytes;
 use jackpot_core::frame::allocations::{Allocation, Allocations, Participation};

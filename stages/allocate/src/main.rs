@@ -2,11 +2,9 @@
 
 use std::process::ExitCode;
 
-use allocate::Allocate;
-use jackpot_core::lane::runner::LaneRunner;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::refusal::StageName;
-use jackpot_core::runner::{Context, drive};
+use jackpot_core::runner::Context;
 use jackpot_core::service::{self, NoArgs, Program, Running};
 use jackpot_core::settings::Mistakes;
 
@@ -21,11 +19,8 @@ impl Program for Process {
         Some(())
     }
 
-    fn part(context: &Context<JetStream>, partition: u16, _total: u16, (): &()) -> Running {
-        let context = context.clone();
-        Box::pin(async move {
-            drive(&context, LaneRunner::new(context.clone(), partition, Allocate::default())).await;
-        })
+    fn parts(context: &Context<JetStream>, partition: u16, _total: u16, (): &()) -> Vec<Running> {
+        allocate::parts(context, partition)
     }
 }
 

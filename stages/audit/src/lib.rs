@@ -6,8 +6,11 @@
 
 pub mod fate;
 pub mod leaf;
+mod parts;
 mod reading;
 pub mod sources;
+
+pub use parts::parts;
 
 use bytes::Bytes;
 use jackpot_core::frame::allocations::{Allocation, Allocations};

@@ -2,13 +2,10 @@
 
 use std::process::ExitCode;
 
-use audit::Audit;
-use audit::sources::SourcesView;
-use jackpot_core::lane::runner::LaneRunner;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::refusal::StageName;
-use jackpot_core::runner::{Context, drive};
-use jackpot_core::service::{self, NoArgs, Program, Running, together};
+use jackpot_core::runner::Context;
+use jackpot_core::service::{self, NoArgs, Program, Running};
 use jackpot_core::settings::Mistakes;
 
 struct Process;
@@ -22,17 +19,8 @@ impl Program for Process {
         Some(())
     }
 
-    fn part(context: &Context<JetStream>, partition: u16, total: u16, (): &()) -> Running {
-        let (lane, view) = (context.clone(), context.clone());
-        let parts: [Running; 2] = [
-            Box::pin(async move {
-                drive(&lane, LaneRunner::new(lane.clone(), partition, Audit::default())).await;
-            }),
-            Box::pin(async move {
-                drive(&view, SourcesView::new(view.clone(), partition, total)).await;
-            }),
-        ];
-        together(parts)
+    fn parts(context: &Context<JetStream>, partition: u16, total: u16, (): &()) -> Vec<Running> {
+        audit::parts(context, partition, total)
     }
 }
 

@@ -12,13 +12,17 @@
 //! | `geometry` | circles and distances; the only floating point |
 //! | `memory` | where each session was last |
 //! | `grounds` | sentences of refusals |
+//! | `parts` | what runs a partition |
 
 pub mod boundaries;
 mod fence;
 mod geometry;
 mod grounds;
 mod memory;
+mod parts;
 pub mod rules;
+
+pub use parts::parts;
 
 use bytes::Bytes;
 use jackpot_core::frame::geofenced::Geofenced;

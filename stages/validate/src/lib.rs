@@ -17,6 +17,7 @@
 //! | `recut` | a recorded frame, made again |
 //! | `alarms` | what of a frame somebody must look at |
 //! | [`intake`] | reads the ingress and appends the frames |
+//! | `parts` | what runs a partition |
 
 mod alarms;
 mod batch;
@@ -26,6 +27,7 @@ mod draft;
 pub mod intake;
 mod json;
 mod keys;
+mod parts;
 mod recut;
 mod signature;
 mod state;
@@ -36,6 +38,7 @@ mod window;
 pub use batch::{ParsedMessage, parse};
 pub use cut::{Cutter, Taken, tally};
 pub use keys::KeyFile;
+pub use parts::parts;
 pub use recut::{recorded_signature, recut};
 pub use state::{State, Tail};
 pub use terms::CompiledTerms;

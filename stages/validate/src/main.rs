@@ -10,9 +10,8 @@ use jackpot_core::refusal::StageName;
 use jackpot_core::runner::Context;
 use jackpot_core::service::{self, Program, Running};
 use jackpot_core::settings::{Mistakes, file_name};
-use jackpot_core::snapshot::{Key, drive_archived};
 use validate::KeyFile;
-use validate::intake::{Intake, Settings};
+use validate::intake::Settings;
 
 struct Process;
 
@@ -52,12 +51,8 @@ impl Program for Process {
         Some(Own { intake, keys: KeyFile::new(args.keys.clone()) })
     }
 
-    fn part(context: &Context<JetStream>, partition: u16, _total: u16, own: &Own) -> Running {
-        let key = Key::partition(StageName::Validate, partition);
-        let (settings, keys) = (own.intake, own.keys.clone());
-        Box::pin(drive_archived(context.clone(), key, vec![partition], move |context, desk| {
-            Intake::new(context, partition, settings).with_keys(keys).with_desk(desk)
-        }))
+    fn parts(context: &Context<JetStream>, partition: u16, _total: u16, own: &Own) -> Vec<Running> {
+        validate::parts(context, partition, own.intake, &own.keys)
     }
 }
 

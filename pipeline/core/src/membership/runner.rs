@@ -17,7 +17,7 @@ use crate::health::{Condition, Health};
 use crate::log::{Append, Appender, Expect, Log, Reader};
 use crate::recovery::{Backoff, Trouble};
 use crate::refusal::StageName;
-use crate::runner::{Context, Name};
+use crate::runner::{Context, Name, Part, drive};
 use crate::topology;
 
 /// How often a member says that it is there.
@@ -35,6 +35,12 @@ const TIDY: Duration = Duration::from_secs(60);
 
 /// What runs a partition, until its context says that it is to stop.
 pub type Running = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A part, driven until its context says that it is to stop.
+pub fn driven<L: Log, P: Part + 'static>(context: &Context<L>, part: P) -> Running {
+    let context = context.clone();
+    Box::pin(async move { drive(&context, part).await })
+}
 
 /// Several parts as one, each with its own wakings.
 pub fn together(parts: impl IntoIterator<Item = Running> + 'static) -> Running {
