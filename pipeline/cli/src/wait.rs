@@ -188,12 +188,12 @@ mod tests {
     use bytes::Bytes;
     use jackpot_core::digest::Digest;
     use jackpot_core::frame::{Frame, Ingress};
-    use jackpot_core::limits;
     use jackpot_core::log::faulty::{Fault, Faulty};
     use jackpot_core::log::jetstream::setup::{SetUp, streams};
     use jackpot_core::log::memory::Memory;
     use jackpot_core::log::{Append, Appender, Expect};
     use jackpot_core::record::{Consumed, Counts, WindowSettings};
+    use jackpot_core::rules;
     use jackpot_core::time::Millis;
 
     use super::*;
@@ -223,7 +223,7 @@ mod tests {
             let header = Header {
                 partition,
                 sequence,
-                rules: limits::RULES_VERSION,
+                rules: rules::FIRST,
                 terms: 1,
                 watermark: None,
                 recorded_at: Millis(0),

@@ -2,16 +2,24 @@
 //! `frame` calls it, and audit for the bytes of its leaves.
 //! Reading never panics and never allocates more than the input is long.
 
-/// Why bytes could not be read. `what` names the field.
+use crate::rules;
+
+/// Why bytes could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} at byte {offset}: {fault}")]
-pub struct CodecError {
-    /// The field that was being read.
-    pub what: &'static str,
-    /// Where, from the start of the message.
-    pub offset: usize,
-    /// What is wrong with it.
-    pub fault: &'static str,
+pub enum CodecError {
+    /// They are not what they must be.
+    #[error("{what} at byte {offset}: {fault}")]
+    Fault {
+        /// The field that was being read.
+        what: &'static str,
+        /// Where, from the start of the message.
+        offset: usize,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A later build wrote them, by rules that this one does not know.
+    #[error("it is written {0}")]
+    Newer(rules::Newer),
 }
 
 /// Appends values to a buffer.
@@ -100,7 +108,7 @@ impl<'a> Reader<'a> {
 
     /// An error about the field `what` at the present place.
     pub fn fault(&self, what: &'static str, fault: &'static str) -> CodecError {
-        CodecError { what, offset: self.offset, fault }
+        CodecError::Fault { what, offset: self.offset, fault }
     }
 
     /// One byte.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::digest::Digest;
+use crate::rules;
 use crate::time::Millis;
 
 /// The first bytes of every frame.
@@ -70,7 +71,7 @@ pub struct Header {
     pub partition: u16,
     /// The frame's number: its sequence in its own stream, and that of the frame it was made from.
     pub sequence: u64,
-    /// The version of the rules and formats it was made by (design, section 3).
+    /// The version of the [rules] it was made by: that of its revision of the terms.
     pub rules: u16,
     /// The revision of the terms it was made under.
     pub terms: u64,
@@ -153,12 +154,13 @@ impl Header {
         if reader.byte("kind")? != kind as u8 {
             return Err(reader.fault("kind", "this is a frame of another kind"));
         }
-        let rules = reader.narrow("rules")?;
-        if rules != crate::limits::RULES_VERSION {
-            return Err(reader.fault("rules", "this build does not know the frame's rules version"));
+        let version = reader.narrow("rules")?;
+        if version < rules::FIRST {
+            return Err(reader.fault("rules", "there is no such version"));
         }
+        rules::check(version).map_err(CodecError::Newer)?;
         Ok(Self {
-            rules,
+            rules: version,
             partition: reader.narrow("partition")?,
             sequence: reader.uint("sequence")?,
             terms: reader.uint("terms")?,

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::CodecError;
 use crate::digest::Digest;
 use crate::frame::{Frame, Header};
 use crate::limits;
@@ -23,8 +24,8 @@ use crate::terms::Terms;
 pub struct Lane<S: Stage> {
     stage: S,
     partition: u16,
-    /// The revision that the stage has learnt.
-    learnt: Option<u64>,
+    /// The revision that the stage has learnt, and the version of the rules that it names.
+    learnt: Option<(u64, u16)>,
     /// The revision of the last frame that was computed, or of the one to compute again: revisions only grow.
     revision: u64,
     /// The last frame that every output held when the lane resumed.
@@ -290,12 +291,12 @@ impl<S: Stage> Lane<S> {
         let header =
             Header::peek::<S::Input>(&entry.payload).map_err(|error| self.unreadable(entry, &error))?;
         self.check_place(entry, &header)?;
-        Ok(Some(header.terms).filter(|_| self.learnt != Some(header.terms)))
+        Ok(Some(header.terms).filter(|terms| self.learnt.is_none_or(|(learnt, _)| learnt != *terms)))
     }
 
     /// Terms to compute under from the next frame on.
     pub fn learn(&mut self, revision: u64, terms: &Terms) {
-        self.learnt = Some(revision);
+        self.learnt = Some((revision, terms.rules));
         self.stage.learn(terms);
     }
 
@@ -306,6 +307,7 @@ impl<S: Stage> Lane<S> {
         let frame =
             Frame::<S::Input>::decode(&entry.payload).map_err(|error| self.unreadable(entry, &error))?;
         self.check_place(entry, &frame.header)?;
+        self.check_rules(&frame.header)?;
         let header = frame.header.clone();
         let outcome = self.stage.process(frame)?;
         let headers: Vec<_> =
@@ -491,16 +493,27 @@ impl<S: Stage> Lane<S> {
         Ok(())
     }
 
+    /// That a frame is made by the rules that its terms name.
+    fn check_rules(&self, header: &Header) -> Result<(), Contradiction> {
+        match self.learnt {
+            Some((terms, rules)) if terms == header.terms && rules != header.rules => {
+                Err(Contradiction(format!(
+                    "frame {} of {} is written under rules {}, and revision {terms} of the terms names rules {rules}: the \
+                     log was tampered with; restore it from a backup",
+                    header.sequence,
+                    S::INPUT.stream(self.partition),
+                    header.rules
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The header of a message of one of our own outputs.
     fn own_header(&self, index: usize, entry: &Entry) -> Result<Header, Contradiction> {
         let stream = S::OUTPUTS[index].stream(self.partition);
-        let header = Header::peek_any(&entry.payload).map_err(|error| {
-            Contradiction(format!(
-                "message {} of {stream} is no frame that this build can read ({error}); run a build that knows it, or \
-                 restore the stream from a backup",
-                entry.sequence
-            ))
-        })?;
+        let header = Header::peek_any(&entry.payload)
+            .map_err(|error| Contradiction::unreadable(&stream, entry.sequence, &error))?;
         if header.sequence == entry.sequence && header.partition == self.partition {
             Ok(header)
         } else {
@@ -512,12 +525,7 @@ impl<S: Stage> Lane<S> {
         }
     }
 
-    fn unreadable(&self, entry: &Entry, error: &crate::codec::CodecError) -> Contradiction {
-        Contradiction(format!(
-            "frame {} of {} cannot be read ({error}); run a build that knows its format, or restore the stream \
-             from a backup if it was changed",
-            entry.sequence,
-            S::INPUT.stream(self.partition)
-        ))
+    fn unreadable(&self, entry: &Entry, error: &CodecError) -> Contradiction {
+        Contradiction::unreadable(&S::INPUT.stream(self.partition), entry.sequence, error)
     }
 }

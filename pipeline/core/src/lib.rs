@@ -5,6 +5,7 @@
 //! | [`money`], [`time`], [`names`], [`digest`] | exact amounts, instants, forms of names, SHA-256 |
 //! | [`frame`], [`codec`] | the messages between stages: header, bodies, bytes |
 //! | [`refusal`] | the closed set of refusals |
+//! | [`rules`] | versions of formats and algorithms |
 //! | [`terms`] | what is computed: the document, and its revisions in the log |
 //! | [`keys`] | the keys that sign batches: the file, signing, verifying |
 //! | [`log`] | the port to the broker, its two implementations and the faults of a network |
@@ -45,6 +46,7 @@ pub mod record;
 pub mod recovery;
 pub mod refusal;
 pub mod room;
+pub mod rules;
 pub mod runner;
 pub mod scatter;
 pub mod service;

@@ -1,8 +1,5 @@
 //! Every bound in the pipeline, with its reason (invariant I7), and the proofs that they fit each other.
 
-/// The version of rules and formats that this build computes by.
-pub const RULES_VERSION: u16 = 1;
-
 /// Partitions at most: five logs each, and JetStream manages a few hundred logs well.
 pub const PARTITIONS_MAX: u16 = 64;
 

@@ -76,9 +76,10 @@ impl From<StoreError> for Trouble {
         match error {
             StoreError::Log(error) => error.into(),
             StoreError::Append(error) => error.into(),
-            StoreError::Taken(_) | StoreError::Missing(_) | StoreError::Damaged { .. } => {
-                Self::Contradiction(Contradiction(error.to_string()))
-            }
+            StoreError::Taken(_)
+            | StoreError::Missing(_)
+            | StoreError::Newer { .. }
+            | StoreError::Damaged { .. } => Self::Contradiction(Contradiction(error.to_string())),
         }
     }
 }

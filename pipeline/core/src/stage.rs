@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::codec::CodecError;
 use crate::frame::{Body, Frame, Header};
 use crate::refusal::{Reason, StageName};
 use crate::snapshot::{Pieces, Saved, Unreadable};
@@ -123,3 +124,20 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Contradiction(pub String);
+
+impl Contradiction {
+    /// A frame of this stream cannot be read. One of a later build is left to that: the partition goes on where a process
+    /// knows the frame's rules.
+    pub fn unreadable(stream: &str, frame: u64, error: &CodecError) -> Self {
+        Self(match error {
+            CodecError::Newer(newer) => {
+                format!(
+                    "frame {frame} of {stream} is written {newer}; deploy a newer build, which takes over here by itself"
+                )
+            }
+            CodecError::Fault { .. } => format!(
+                "frame {frame} of {stream} cannot be read ({error}); restore the stream from a backup, since it was changed"
+            ),
+        })
+    }
+}

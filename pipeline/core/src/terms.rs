@@ -16,6 +16,7 @@ use self::tree::Position;
 use crate::digest::Digest;
 use crate::frame::batch::Funds;
 use crate::money::{Micro, Pico, Ppm, Rate};
+use crate::rules;
 
 /// The value of `schema` in a document of terms.
 pub const SCHEMA: &str = "terms/1";
@@ -28,6 +29,13 @@ pub struct Terms {
     pub schema: String,
     /// The number of the revision, from 1.
     pub revision: u64,
+    /// The version of the [rules] that frames are made by from this revision on.
+    #[serde(
+        default = "first_rules",
+        deserialize_with = "null_is_first_rules",
+        skip_serializing_if = "is_first_rules"
+    )]
+    pub rules: u16,
     /// Where wagers may come from. A jurisdiction with no rule is blocked.
     #[serde(default, deserialize_with = "null_is_absent")]
     pub jurisdictions: Vec<Jurisdiction>,
@@ -233,6 +241,7 @@ impl Terms {
         Self {
             schema: SCHEMA.into(),
             revision: 0,
+            rules: rules::FIRST,
             jurisdictions: Vec::new(),
             operators: Vec::new(),
             sources: Vec::new(),
@@ -254,6 +263,20 @@ impl Terms {
     pub fn digest(&self) -> Digest {
         Digest::of(&self.document())
     }
+}
+
+fn first_rules() -> u16 {
+    rules::FIRST
+}
+
+fn null_is_first_rules<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
+    Option::deserialize(d).map(|version| version.unwrap_or(rules::FIRST))
+}
+
+/// A document of the first version does not say so, as before there were others: its digest is what it was.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_first_rules(version: &u16) -> bool {
+    *version == rules::FIRST
 }
 
 fn location_max_age_s_default() -> u64 {

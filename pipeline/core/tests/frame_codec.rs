@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use jackpot_core::codec::Writer;
+use jackpot_core::codec::{CodecError, Reader, Writer};
 use jackpot_core::digest::Digest;
 use jackpot_core::frame::allocations::{Allocation, Allocations, Participation};
 use jackpot_core::frame::audited::{Audited, Incident};
@@ -14,9 +14,9 @@ use jackpot_core::frame::geofenced::{self, Geofenced};
 use jackpot_core::frame::symbols::{Symbol, Symbols};
 use jackpot_core::frame::validated::{self, Location, Point, Validated};
 use jackpot_core::frame::{self, Body, Frame, Header, Ingress};
-use jackpot_core::limits::RULES_VERSION;
 use jackpot_core::money::{Micro, Rate};
 use jackpot_core::refusal::{Reason, StageName};
+use jackpot_core::rules;
 use jackpot_core::time::Millis;
 use proptest::collection::vec;
 use proptest::option;
@@ -89,7 +89,7 @@ fn header() -> impl Strategy<Value = Header> {
         .prop_map(|(partition, sequence, terms, watermark, recorded_at, ingress, input, previous)| Header {
             partition,
             sequence,
-            rules: RULES_VERSION,
+            rules: rules::FIRST,
             terms,
             watermark,
             recorded_at,
@@ -332,6 +332,26 @@ proptest! {
         check(&Frame { header, body: Validated { symbols, batches, contents } }, &damages)?;
     }
 
+    /// What a build knows that knows the next rules: the bodies of both versions come back, and are not the same bytes.
+    #[test]
+    fn validated_bodies_of_both_rules(
+        (header, symbols, batches) in batches(validated_wager()),
+        contents in vec(any::<[u8; 16]>(), 1..4),
+    ) {
+        let body = Validated { symbols, batches, contents };
+        let messages = [1, 2].map(|rules| {
+            let header = Header { rules, ..header.clone() };
+            let mut writer = Writer::default();
+            body.encode(&header, &mut writer);
+            (header, writer.finish())
+        });
+        for (header, bytes) in &messages {
+            let read = Validated::decode(header, &mut Reader::new(bytes));
+            prop_assert_eq!(read.as_ref(), Ok(&body));
+        }
+        prop_assert!(body.batches.is_empty() || messages[0].1 != messages[1].1);
+    }
+
     #[test]
     fn geofenced_frames((header, symbols, batches) in batches(geofenced_wager()), damages in damages()) {
         check(&Frame { header, body: Geofenced { symbols, batches } }, &damages)?;
@@ -369,6 +389,31 @@ proptest! {
         prop_assert!(Frame::<Allocations>::decode(&message).is_err());
         prop_assert!(Frame::<Contributions>::decode(&message).is_err());
     }
+}
+
+#[test]
+fn frames_of_later_rules_are_told_from_what_is_no_frame() {
+    let of = |rules| {
+        let at = Millis(0);
+        let header = Header {
+            partition: 0,
+            sequence: 1,
+            rules,
+            terms: 1,
+            watermark: None,
+            recorded_at: at,
+            ingress: Ingress::default(),
+            input: Digest::ZERO,
+            previous: Digest::ZERO,
+        };
+        frame::encode(&header, &Geofenced::default())
+    };
+    for rules in rules::FIRST..=rules::KNOWN {
+        assert_eq!(Header::peek_any(&of(rules)).map(|header| header.rules), Ok(rules));
+    }
+    let later = rules::KNOWN + 1;
+    assert_eq!(Header::peek_any(&of(later)), Err(CodecError::Newer(rules::Newer(later))));
+    assert!(matches!(Frame::<Geofenced>::decode(&of(0)), Err(CodecError::Fault { what: "rules", .. })));
 }
 
 /// Reads `bytes` as the body of a frame; whatever comes of it, no panic does.

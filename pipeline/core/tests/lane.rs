@@ -18,12 +18,13 @@ use jackpot_core::frame::symbols::Symbols;
 use jackpot_core::frame::{self, Body, Frame, Header, Ingress};
 use jackpot_core::lane::runner::LaneRunner;
 use jackpot_core::lane::{Lane, Step};
-use jackpot_core::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX, RULES_VERSION};
+use jackpot_core::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX};
 use jackpot_core::log::faulty::{Faulty, Rates};
 use jackpot_core::log::jetstream::setup::{SetUp, streams};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::refusal::StageName;
+use jackpot_core::rules;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::snapshot::{self, Archivist, Key, Pieces, Saved, Unreadable};
 use jackpot_core::stage::{Contradiction, Outcome, Stage, Tally};
@@ -197,7 +198,7 @@ fn inputs(revisions: &[u64]) -> Vec<Bytes> {
         let header = Header {
             partition: PARTITION,
             sequence,
-            rules: RULES_VERSION,
+            rules: rules::FIRST,
             terms,
             watermark: None,
             recorded_at: NOW,
@@ -554,6 +555,11 @@ fn a_changed_input_stops_the_lane() {
         0,
         "frame 6 of geofenced-3 cannot be read",
     );
+    check_stops(
+        |input, _| input[5] = changed::<Geofenced>(&input[5], |frame| frame.header.rules = 0),
+        0,
+        "frame 6 of geofenced-3 cannot be read",
+    );
     // With no frame done there is nothing to compare with, but a first frame follows none.
     check_stops(
         |input, outputs| {
@@ -571,6 +577,45 @@ fn a_changed_input_stops_the_lane() {
         },
         4,
         "frame 6 of geofenced-3 does not follow the frame 5 that was read before it",
+    );
+}
+
+#[test]
+fn a_frame_of_later_rules_is_left_to_a_newer_build() {
+    let (later, known) = (rules::KNOWN + 1, rules::KNOWN);
+    let expect = |stream: &str| {
+        format!(
+            "{stream} is written under rules {later}, and this build knows them up to {known}; deploy a newer build, \
+             which takes over here by itself"
+        )
+    };
+    check_stops(
+        |input, _| input[5] = changed::<Geofenced>(&input[5], |frame| frame.header.rules = later),
+        0,
+        &expect("frame 6 of geofenced-3"),
+    );
+    check_stops(
+        |_, outputs| {
+            outputs[0][4] = changed::<Allocations>(&outputs[0][4], |frame| frame.header.rules = later);
+        },
+        0,
+        &expect("frame 5 of allocations-3"),
+    );
+}
+
+#[test]
+fn a_frame_is_made_by_the_rules_of_its_terms() {
+    let input = inputs(&[1]);
+    let mut lane = Lane::new(Split::default(), PARTITION);
+    resume(&mut lane, &input, &vec![Vec::new(); 2]).unwrap();
+    let first = entry(1, input[0].clone());
+    assert_eq!(lane.terms_wanted(&first), Ok(Some(1)));
+    lane.learn(1, &Terms { rules: 2, ..terms(1) });
+    let said = lane.accept(&first).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "frame 1 of geofenced-3 is written under rules 1, and revision 1 of the terms names rules 2: the log was \
+         tampered with; restore it from a backup"
     );
 }
 
@@ -604,7 +649,7 @@ fn a_changed_output_stops_the_lane_before_it_vouches_for_it() {
     check_stops(
         |_, outputs| outputs[1][4] = Bytes::from_static(b"JPF"),
         0,
-        "message 5 of contributions-3 is no frame that this build can read",
+        "frame 5 of contributions-3 cannot be read",
     );
     check_stops(
         |_, outputs| {

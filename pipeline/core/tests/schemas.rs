@@ -10,6 +10,7 @@ use jackpot_core::money::{Micro, Pico, Rate};
 use jackpot_core::names;
 use jackpot_core::record;
 use jackpot_core::refusal::{Reason, StageName};
+use jackpot_core::rules;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 use jsonschema::Validator;
@@ -245,6 +246,8 @@ fn bounds_are_those_of_the_code() {
     };
     check("wager-batch", "/properties/wagers/maxItems", limits::BATCH_WAGERS_MAX);
     check("wager-batch", "/$defs/wager/properties/hits/maxItems", limits::WAGER_HITS_MAX);
+    check("terms", "/properties/rules/minimum", usize::from(rules::FIRST));
+    check("terms", "/properties/rules/maximum", usize::from(rules::KNOWN));
     check("terms", "/properties/games/maxItems", limits::GAMES_MAX);
     check("terms", "/$defs/pool/properties/levels/maxItems", limits::POOL_LEVELS_MAX);
     check("commit", "/properties/levels/maxItems", limits::LEVELS_MAX);

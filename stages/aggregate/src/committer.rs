@@ -627,13 +627,8 @@ impl<R: Reader> Feed<R> {
                 )))
             };
         }
-        let frame = Frame::<Contributions>::decode(&entry.payload).map_err(|error| {
-            Contradiction(format!(
-                "frame {} of {stream} cannot be read ({error}); run a build that knows its format, or restore the \
-                 stream from a backup if it was changed",
-                entry.sequence
-            ))
-        })?;
+        let frame = Frame::<Contributions>::decode(&entry.payload)
+            .map_err(|error| Contradiction::unreadable(&stream, entry.sequence, &error))?;
         let header = &frame.header;
         let placed = header.sequence == entry.sequence
             && header.sequence == self.read.0 + 1

@@ -134,11 +134,7 @@ impl<L: Log> SourcesView<L> {
     /// Takes in a frame of allocations.
     async fn take(&mut self, entry: &Entry) -> Result<(), Trouble> {
         let frame = Frame::<Allocations>::decode(&entry.payload).map_err(|error| {
-            Contradiction(format!(
-                "frame {} of {} cannot be read ({error}); run a build that knows its format, or restore the stream",
-                entry.sequence,
-                Lane::Allocations.stream(self.partition)
-            ))
+            Contradiction::unreadable(&Lane::Allocations.stream(self.partition), entry.sequence, &error)
         })?;
         if self.terms != Some(frame.header.terms) {
             let terms = self.context.terms.get(frame.header.terms).await?;

@@ -6,9 +6,9 @@ use jackpot_core::frame::Ingress;
 use jackpot_core::frame::allocations::Participation;
 use jackpot_core::frame::batch::{Funds, Gap, HitClaim, Hits};
 use jackpot_core::frame::geofenced;
-use jackpot_core::limits;
 use jackpot_core::merkle;
 use jackpot_core::money::{Micro, Rate};
+use jackpot_core::rules;
 use jackpot_core::time::Millis;
 
 use super::*;
@@ -35,7 +35,7 @@ fn header() -> Header {
     Header {
         partition: 1,
         sequence: 9,
-        rules: limits::RULES_VERSION,
+        rules: rules::FIRST,
         terms: 3,
         watermark: None,
         recorded_at: NOW.plus(50),

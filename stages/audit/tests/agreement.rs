@@ -12,9 +12,9 @@ use jackpot_core::frame::contributions::{Contributions, Posting};
 use jackpot_core::frame::geofenced::{self, Geofenced};
 use jackpot_core::frame::symbols::{Symbol, Symbols};
 use jackpot_core::frame::{Frame, Header, Ingress};
-use jackpot_core::limits::RULES_VERSION;
 use jackpot_core::money::{Micro, Pico, Ppm, Rate};
 use jackpot_core::refusal::{Reason, StageName};
+use jackpot_core::rules;
 use jackpot_core::stage::{Contradiction, Outcome, Stage};
 use jackpot_core::terms::{ExchangeRate, Game, Jurisdiction, Level, Operator, Pool, SCHEMA, Status, Terms};
 use jackpot_core::time::Millis;
@@ -135,6 +135,7 @@ fn terms() -> impl Strategy<Value = Terms> {
         };
         let territory = ["MT", "SE", "US", "CA"];
         let terms = Terms {
+            rules: rules::FIRST,
             schema: SCHEMA.into(),
             revision: 1,
             jurisdictions: territory.iter().map(permitted).collect(),
@@ -257,7 +258,7 @@ fn header() -> Header {
     Header {
         partition: 0,
         sequence: 1,
-        rules: RULES_VERSION,
+        rules: rules::FIRST,
         terms: 1,
         watermark: Some(NOW),
         recorded_at: NOW.plus(5_000),

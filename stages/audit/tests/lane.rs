@@ -13,10 +13,11 @@ use jackpot_core::frame::batch::{Accepted, Batch, Funds, HitClaim, Hits, Refused
 use jackpot_core::frame::geofenced::{Geofenced, Wager};
 use jackpot_core::frame::{self, Header, Ingress};
 use jackpot_core::lane::Lane;
-use jackpot_core::limits::{APPENDS_IN_FLIGHT_MAX, RULES_VERSION};
+use jackpot_core::limits::APPENDS_IN_FLIGHT_MAX;
 use jackpot_core::log::{Entry, Expect};
 use jackpot_core::money::Micro;
 use jackpot_core::refusal::Reason;
+use jackpot_core::rules;
 use jackpot_core::stage::{Place, Publication, Stage};
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
@@ -70,7 +71,7 @@ fn input(contents: &[(bool, Content)]) -> Vec<Bytes> {
         let header = Header {
             partition: 0,
             sequence,
-            rules: RULES_VERSION,
+            rules: rules::FIRST,
             terms: revision,
             watermark: Some(NOW),
             recorded_at: NOW,

@@ -13,12 +13,12 @@ use jackpot_core::frame::batch::{Accepted, Batch, Funds, Refusal, RefusedBatch, 
 use jackpot_core::frame::geofenced::Wager;
 use jackpot_core::frame::symbols::Symbols;
 use jackpot_core::frame::{self, Header, Ingress};
-use jackpot_core::limits::RULES_VERSION;
 use jackpot_core::log::jetstream::setup::{SetUp, streams};
 use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::money::Micro;
 use jackpot_core::refusal::{Reason, StageName};
+use jackpot_core::rules;
 use jackpot_core::runner::{Context, drive};
 use jackpot_core::terms::{Terms, store};
 use jackpot_core::time::Millis;
@@ -98,7 +98,7 @@ impl Source {
         let header = Header {
             partition: 0,
             sequence: self.frame,
-            rules: RULES_VERSION,
+            rules: rules::FIRST,
             terms: self.revision,
             watermark: None,
             recorded_at,

@@ -68,7 +68,7 @@ fn header() -> Header {
     Header {
         partition: 1,
         sequence: 9,
-        rules: limits::RULES_VERSION,
+        rules: jackpot_core::rules::FIRST,
         terms: 3,
         watermark: None,
         recorded_at: NOW.plus(50),

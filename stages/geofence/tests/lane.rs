@@ -10,9 +10,9 @@ use jackpot_core::frame::batch::{Accepted, Batch, Funds, Verdict};
 use jackpot_core::frame::validated::{Location, Point, Validated, Wager};
 use jackpot_core::frame::{self, Header, Ingress};
 use jackpot_core::lane::Lane;
-use jackpot_core::limits::RULES_VERSION;
 use jackpot_core::log::Entry;
 use jackpot_core::money::Micro;
+use jackpot_core::rules;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ fn input(visits: &[(i64, bool)]) -> Vec<Bytes> {
         let header = Header {
             partition: 0,
             sequence,
-            rules: RULES_VERSION,
+            rules: rules::FIRST,
             terms: 1,
             watermark: Some(at),
             recorded_at: at,

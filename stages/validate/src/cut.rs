@@ -113,7 +113,7 @@ impl<'s> Cutter<'s> {
         let header = Header {
             partition: self.state.partition(),
             sequence: tail.frame + 1,
-            rules: limits::RULES_VERSION,
+            rules: self.terms.rules(),
             terms: self.terms.revision(),
             watermark: self.watermark,
             recorded_at: self.covered.1,

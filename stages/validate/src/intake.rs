@@ -253,12 +253,7 @@ impl<L: Log> Intake<L> {
 
     fn decode(&self, entry: &Entry) -> Result<Frame<Validated>, Contradiction> {
         Frame::<Validated>::decode(&entry.payload).map_err(|error| {
-            Contradiction(format!(
-                "frame {} of {} cannot be read ({error}); run a build that knows its format, or restore the stream \
-                 from a backup if it was changed",
-                entry.sequence,
-                Lane::Validated.stream(self.partition)
-            ))
+            Contradiction::unreadable(&Lane::Validated.stream(self.partition), entry.sequence, &error)
         })
     }
 

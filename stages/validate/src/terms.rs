@@ -12,6 +12,7 @@ use crate::signature::NamedKey;
 #[derive(Debug, Clone)]
 pub struct CompiledTerms {
     revision: u64,
+    rules: u16,
     sources: BTreeMap<Box<str>, Source>,
 }
 
@@ -41,7 +42,7 @@ impl CompiledTerms {
             };
             (source.source.as_str().into(), compiled)
         });
-        Self { revision: terms.revision, sources: sources.collect() }
+        Self { revision: terms.revision, rules: terms.rules, sources: sources.collect() }
     }
 
     /// Whether the secrets of all keys that it names are there. Under terms of which one is missing nothing may be cut.
@@ -52,6 +53,11 @@ impl CompiledTerms {
     /// The number of the revision; 0 where no terms were applied yet.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The version of the rules that frames under them are made by.
+    pub(crate) fn rules(&self) -> u16 {
+        self.rules
     }
 
     /// Whether the operator has this source.

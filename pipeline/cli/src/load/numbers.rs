@@ -79,10 +79,10 @@ mod tests {
     use jackpot_core::digest::Digest;
     use jackpot_core::frame::allocations::Allocations;
     use jackpot_core::frame::{Frame, Ingress};
-    use jackpot_core::limits;
     use jackpot_core::log::jetstream::setup::{SetUp, streams};
     use jackpot_core::log::memory::Memory;
     use jackpot_core::log::{Append, Appender, Expect};
+    use jackpot_core::rules;
     use jackpot_core::time::Millis;
 
     use super::*;
@@ -123,7 +123,7 @@ mod tests {
             let header = Header {
                 partition: 0,
                 sequence: frame,
-                rules: limits::RULES_VERSION,
+                rules: rules::FIRST,
                 terms: 1,
                 watermark: None,
                 recorded_at: Millis(0),

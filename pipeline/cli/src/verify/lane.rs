@@ -180,6 +180,7 @@ impl<L: Log> Partition<L> {
         };
         let ingested = self.intake.read(&self.place(lane), &header, shelf, findings).await?;
         let terms = shelf.get(header.terms, findings).await?;
+        self.check_rules(lane, &header, terms.as_deref(), findings);
         let mut readings: Vec<_> = ingested.messages.iter().map(|_| None).collect();
         self.check_batches(&slice, &ingested, &mut readings, findings);
         self.check_numbers(&slice, &ingested, terms.as_deref(), findings);
@@ -366,6 +367,17 @@ impl<L: Log> Partition<L> {
                 let what = "its header differs from the frame's in the lanes before it";
                 findings.fault(Check::Chains, self.place(lane), what);
             }
+        }
+    }
+
+    /// A frame is made by the rules that its terms name.
+    fn check_rules(&self, lane: Lane, header: &Header, terms: Option<&Terms>, findings: &mut Findings) {
+        if let Some(terms) = terms.filter(|terms| terms.rules != header.rules) {
+            let what = format!(
+                "it is written under rules {}, and its terms name rules {}",
+                header.rules, terms.rules
+            );
+            findings.fault(Check::Chains, self.place(lane), what);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::frame::batch::{Batch, Funds, Hits, Record};
 use crate::frame::symbols::{Symbol, Symbols};
 use crate::frame::{Body, Header, Kind};
 use crate::money::Micro;
+use crate::rules::CONTENTS_BEFORE_BATCHES;
 use crate::time::Millis;
 
 /// The body of a frame of `validated-p`.
@@ -164,18 +165,37 @@ impl Body for Validated {
 
     fn encode(&self, header: &Header, writer: &mut Writer) {
         self.symbols.encode(writer);
-        Batch::encode_all(&self.batches, header, writer);
+        if header.rules < CONTENTS_BEFORE_BATCHES {
+            Batch::encode_all(&self.batches, header, writer);
+            self.encode_contents(writer);
+        } else {
+            self.encode_contents(writer);
+            Batch::encode_all(&self.batches, header, writer);
+        }
+    }
+
+    fn decode(header: &Header, reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let symbols = Symbols::decode(reader)?;
+        if header.rules < CONTENTS_BEFORE_BATCHES {
+            let batches = Batch::decode_all(header, &symbols, reader)?;
+            Ok(Self { symbols, batches, contents: Self::decode_contents(reader)? })
+        } else {
+            let contents = Self::decode_contents(reader)?;
+            let batches = Batch::decode_all(header, &symbols, reader)?;
+            Ok(Self { symbols, batches, contents })
+        }
+    }
+}
+
+impl Validated {
+    fn encode_contents(&self, writer: &mut Writer) {
         writer.len(self.contents.len());
         for content in &self.contents {
             writer.raw(content);
         }
     }
 
-    fn decode(header: &Header, reader: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let symbols = Symbols::decode(reader)?;
-        let batches = Batch::decode_all(header, &symbols, reader)?;
-        let contents =
-            (0..reader.len("contents")?).map(|_| reader.array("content")).collect::<Result<_, _>>()?;
-        Ok(Self { symbols, batches, contents })
+    fn decode_contents(reader: &mut Reader<'_>) -> Result<Vec<[u8; 16]>, CodecError> {
+        (0..reader.len("contents")?).map(|_| reader.array("content")).collect()
     }
 }

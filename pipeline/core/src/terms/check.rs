@@ -22,6 +22,7 @@ struct Shape {
 const TERMS: Shape = Shape {
     required: &["schema", "revision"],
     optional: &[
+        "rules",
         "jurisdictions",
         "operators",
         "sources",
@@ -70,6 +71,9 @@ fn terms(findings: &mut Findings, document: &Spot<'_>) {
     }
     if let Some(spot) = fields.get("revision") {
         findings.whole(&spot, 1, WHOLE_MAX);
+    }
+    if let Some(spot) = fields.get("rules") {
+        findings.rules(&spot);
     }
     for name in ["author", "authorizer", "reason"] {
         if let Some(spot) = fields.get(name) {

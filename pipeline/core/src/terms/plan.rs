@@ -102,6 +102,7 @@ fn document(terms: &Terms) -> Value {
     let mut document = serde_json::to_value(terms).expect("terms are plain data");
     if let Some(fields) = document.as_object_mut() {
         fields.remove("revision");
+        fields.insert("rules".into(), terms.rules.into());
     }
     document
 }
@@ -157,6 +158,16 @@ fn classify(
 ) -> (Class, String) {
     let refused = |why: &str| (Class::Refused, why.to_owned());
     match *place {
+        ["rules"] if after.as_u64() < before.as_u64() => refused(
+            "rules never go back, since what stages remember was made by the later ones; what is wrong with those, newer \
+             ones mend",
+        ),
+        ["rules"] => (
+            Class::Immediate,
+            format!(
+                "frames behind the revision's marker are made by rules {after}: every process must know them"
+            ),
+        ),
         ["pools", _] if after.is_null() => refused(
             "a pool cannot be removed: its money belongs to the players; keep it, or close it to wagers",
         ),
@@ -256,6 +267,24 @@ mod tests {
             &[("\"status\": \"permitted\"", "\"status\": \"blocked\"")],
             &[("jurisdictions.MT.status", Immediate)],
         );
+    }
+
+    #[test]
+    fn rules_only_go_on() {
+        let before = Terms::parse(TERMS.as_bytes()).expect("they have no faults");
+        let check = |from: u16, to: u16, expect: &[(&str, Class)]| {
+            let (before, after) =
+                (Terms { rules: from, ..before.clone() }, Terms { rules: to, revision: 8, ..before.clone() });
+            let changes = plan(&before, &after, |_, _| None);
+            let got: Vec<_> = changes.iter().map(|change| (change.place.as_str(), change.class)).collect();
+            assert_eq!(got, expect, "{from} to {to}");
+            assert!(changes.iter().all(|change| change.before == from && change.after == to), "{changes:?}");
+        };
+        check(1, 1, &[]);
+        check(2, 2, &[]);
+        check(1, 2, &[("rules", Class::Immediate)]);
+        check(1, 4, &[("rules", Class::Immediate)]);
+        check(2, 1, &[("rules", Class::Refused)]);
     }
 
     #[test]

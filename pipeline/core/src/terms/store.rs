@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::log::{Append, AppendError, Appender, Entry, Expect, Log, LogError};
+use crate::rules::{self, Newer};
 use crate::terms::Terms;
 use crate::topology;
 
@@ -35,6 +36,12 @@ pub struct Marker {
     pub digest: Digest,
 }
 
+/// What is read of a document first: the version of the rules that the rest of it is written for.
+#[derive(Deserialize)]
+struct Rules {
+    rules: Option<u16>,
+}
+
 /// Why terms could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -53,6 +60,17 @@ pub enum StoreError {
          again with `jackpot terms apply`, or restore the stream from a backup"
     )]
     Missing(u64),
+    /// The revision is by rules that this build does not know.
+    #[error(
+        "revision {revision} of the terms is {newer}; deploy a newer build, which takes over here by itself"
+    )]
+    Newer {
+        /// The number.
+        revision: u64,
+        /// Which rules.
+        #[source]
+        newer: Newer,
+    },
     /// What is stored is not what its digest says.
     #[error("revision {revision} of the terms is damaged: {what}; restore the stream `terms` from a backup")]
     Damaged {
@@ -100,6 +118,10 @@ pub async fn load<L: Log>(log: &L, revision: u64) -> Result<Terms, StoreError> {
     if Digest::of(&document) != claim.digest {
         return Err(damaged("its content does not have its digest".into()));
     }
+    // What else stands in a document of later rules, this build need not know.
+    let named: Rules = serde_json::from_slice(&document).map_err(|error| damaged(error.to_string()))?;
+    rules::check(named.rules.unwrap_or(rules::FIRST))
+        .map_err(|newer| StoreError::Newer { revision, newer })?;
     let terms = Terms::read_checked(&document).map_err(|fault| damaged(fault.to_string()))?;
     if terms.revision != revision {
         return Err(damaged(format!("the document says that it is revision {}", terms.revision)));

@@ -8,9 +8,9 @@ use aggregate::postings::Taken;
 use jackpot_core::digest::Digest;
 use jackpot_core::frame::contributions::{Contributions, Hit, PoolLevels, Posting, Sum};
 use jackpot_core::frame::{Frame, Header, Ingress};
-use jackpot_core::limits::RULES_VERSION;
 use jackpot_core::money::Micro;
 use jackpot_core::record::WindowSettings;
+use jackpot_core::rules;
 use jackpot_core::stage::Contradiction;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
@@ -129,7 +129,7 @@ impl World {
         let header = Header {
             partition,
             sequence: sequence + 1,
-            rules: RULES_VERSION,
+            rules: rules::FIRST,
             terms: terms.revision,
             watermark: watermark.map(|at| Millis(T0 * 1_000 + at)),
             recorded_at: Millis(T0 * 1_000 + 10_000 * (i64::try_from(sequence).expect("small") + 1)),

@@ -11,6 +11,7 @@ use jackpot_core::log::memory::Memory;
 use jackpot_core::log::{Append, Appender, Expect, Log};
 use jackpot_core::metrics::Metrics;
 use jackpot_core::refusal::StageName;
+use jackpot_core::rules;
 use jackpot_core::runner::Context;
 use jackpot_core::snapshot::{Key, drive_archived};
 use jackpot_core::terms::store;
@@ -184,6 +185,29 @@ fn it_stops_at_a_start_too_where_nothing_waits() {
         publish(&log, "signed", 2, Some("k1")).await;
         assert_eq!(waiting.frames(2).await, [1, 1]);
         waiting.stop().await;
+    });
+}
+
+#[test]
+fn it_stops_at_the_marker_of_later_rules() {
+    with_log(async |log, _| {
+        let later = rules::KNOWN + 1;
+        let validate = Validate::start(&log, None);
+        apply(&log, 1, &[]).await;
+        publish(&log, "eu1", 1, None).await;
+        assert_eq!(validate.frames(1).await, [1]);
+        let of_a_newer_build = Terms { rules: later, ..terms(2, [None; 2]) };
+        let claim = store::store(&log, &of_a_newer_build).await.expect("it is stored");
+        store::activate(&log, 1, &claim).await.expect("it is activated");
+        publish(&log, "eu1", 2, None).await;
+        let expect = format!(
+            "revision 2 of the terms is under rules {later}, and this build knows them up to {}; deploy a newer build, \
+             which takes over here by itself",
+            rules::KNOWN
+        );
+        assert_eq!(validate.halted().await, expect);
+        assert_eq!(log.extent("validated-0").await.expect("the stream").last, 1);
+        validate.stop().await;
     });
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jackpot_core::limits;
 use jackpot_core::refusal::Reason;
+use jackpot_core::rules;
 
 use super::*;
 
@@ -428,6 +429,30 @@ fn details_quote_no_player() {
 }
 
 #[test]
+fn frames_are_made_by_the_rules_of_their_terms() {
+    let mut state = State::new(0);
+    let body = |sequence| batch("eu1", sequence, &[wager("s", sequence)]);
+    let ingress = [
+        marker(3, RECORDED_AT, 1),
+        message(4, "lane.0.acme.eu1", RECORDED_AT, body(1)),
+        marker(5, RECORDED_AT, 2),
+        message(6, "lane.0.acme.eu1", RECORDED_AT, body(2)),
+    ];
+    let mut cutter_of = |revision: u64, rules: u16, ingress: &[Entry]| {
+        let terms = CompiledTerms::new(&Terms { rules, ..terms(revision, [None; 2]) });
+        let mut cutter = Cutter::new(&state, &terms, LATENESS_MS);
+        for entry in ingress {
+            assert_eq!(cutter.take(&parse(entry)), Taken::In);
+        }
+        let frame = cutter.finish().expect("a frame");
+        state.fold(&frame, Digest::of(&frame.encode()), &terms).expect("it follows");
+        (frame.header.terms, frame.header.rules)
+    };
+    assert_eq!(cutter_of(1, 1, &ingress[..2]), (1, 1));
+    assert_eq!(cutter_of(2, 2, &ingress[2..]), (2, 2));
+}
+
+#[test]
 fn what_is_accepted_is_carried_on() {
     let mut state = State::new(0);
     let second = wager("t", 9)
@@ -439,7 +464,7 @@ fn what_is_accepted_is_carried_on() {
     ];
     let frames = run(&mut state, &[terms(1, [None; 2])], &ingress, &[]);
     let header = &frames[0].header;
-    assert_eq!((header.sequence, header.terms, header.rules), (1, 1, limits::RULES_VERSION));
+    assert_eq!((header.sequence, header.terms, header.rules), (1, 1, rules::FIRST));
     assert_eq!((header.ingress.position, header.ingress.count), (8, 2));
     let chain = ingress.iter().fold(Digest::ZERO, |chain, entry| {
         let body = Digest::of(&entry.payload);

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::near::nearest;
-use super::{Names, Shape};
+use super::{Names, Shape, WHOLE_MAX};
 use crate::money::{AmountError, Micro};
 use crate::names;
+use crate::rules;
 use crate::terms::Fault;
 use crate::terms::tree::{Flaw, Node, Positions, Value};
 
@@ -154,6 +155,20 @@ impl Findings {
             self.add(spot, format!("must be {form}, and is {}", shown(digits)));
         }
         number
+    }
+
+    /// Reads a version of the rules.
+    pub fn rules(&mut self, spot: &Spot<'_>) {
+        let known = u64::from(rules::FIRST)..=u64::from(rules::KNOWN);
+        if let Some(version) = self.whole(spot, 0, WHOLE_MAX)
+            && !known.contains(&version)
+        {
+            let known = rules::known();
+            self.add(
+                spot,
+                format!("is {version}, and this build knows rules {known}; newer ones need a newer build"),
+            );
+        }
     }
 
     /// Reads an amount of money.

@@ -7,12 +7,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::faults;
+use crate::rules;
 use crate::terms::{Fault, Terms};
 
 /// A document with every field and no fault, a field a line.
 const SOUND: &str = r#"{
   "schema": "terms/1",
   "revision": 12,
+  "rules": 1,
   "author": "a",
   "authorizer": "b",
   "reason": "c",
@@ -87,6 +89,8 @@ fn check(old: &str, new: &str, expect: &[&str]) {
 fn a_sound_document_has_no_faults() {
     assert_eq!(told(SOUND), [""; 0]);
     check("\"author\": \"a\"", "\"author\": null", &[]);
+    check("\"rules\": 1", "\"rules\": null", &[]);
+    check("\"rules\": 1,", "", &[]);
     check("[\"k1\", \"k2\"]", "null", &[]);
     check("\"funds\": [\"cash\", \"bonus\"]", "\"funds\": null", &[]);
     check("\"ceiling\": \"900\"", "\"ceiling\": null", &[]);
@@ -110,6 +114,15 @@ fn faults_of_the_document() {
         "\"revision\": null, \"revision\": 12",
         &["revision: is missing", "revision: stands twice in its object; remove one"],
     );
+    let known = rules::known();
+    for bad in [0, u32::from(rules::KNOWN) + 1, 70_000] {
+        let expect =
+            format!("rules: is {bad}, and this build knows rules {known}; newer ones need a newer build");
+        check("\"rules\": 1", &format!("\"rules\": {bad}"), &[&expect]);
+    }
+    let version = "rules: must be a whole number from 0 to 9223372036854775807, and is";
+    check("\"rules\": 1", "\"rules\": 1.5", &[&format!("{version} 1.5")]);
+    check("\"rules\": 1", "\"rules\": \"1\"", &[&format!("{version} a string")]);
     check("\"reason\": \"c\"", "\"reason\": 7", &["reason: must be a string, and is a number"]);
     check("\"reason\"", "\"raeson\"", &["raeson: is unknown here; did you mean `reason`?"]);
     check("\"reason\"", "\"a b\"", &["[\"a b\"]: is unknown here"]);
@@ -329,7 +342,7 @@ fn positions_are_told_by_line_and_column() {
         told,
         [
             "schema: must be \"terms/1\" (line 2, column 13)",
-            "raeson: is unknown here; did you mean `reason`? (line 6, column 3)"
+            "raeson: is unknown here; did you mean `reason`? (line 7, column 3)"
         ]
     );
 }
