@@ -47,7 +47,7 @@ pub struct Metrics {
     conservation: Gauge,
     stream_bytes: IntGaugeVec,
     stream_bytes_max: IntGaugeVec,
-    stream_hours_left: GaugeVec,
+    stream_seconds_left: GaugeVec,
     gaps: IntCounter,
     gap_batches: IntCounter,
     conflicts: IntCounter,
@@ -150,12 +150,12 @@ impl Metrics {
                 "What a stream may hold; then it refuses new messages.",
                 &["stream"],
             ),
-            stream_hours_left: register(
+            stream_seconds_left: register(
                 &registry,
                 GaugeVec::new(
                     opts(
-                        "jackpot_stream_hours_left",
-                        "Whole hours until a stream is full at the pace of the last hour; +Inf where it does not grow.",
+                        "jackpot_stream_seconds_left",
+                        "Until a stream is full at the pace of the last hour, in whole hours; +Inf where it does not grow.",
                     ),
                     &["stream"],
                 ),
@@ -274,7 +274,8 @@ impl Metrics {
         let bytes = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.stream_bytes.with_label_values(&[stream]).set(bytes(extent.bytes));
         self.stream_bytes_max.with_label_values(&[stream]).set(bytes(extent.max_bytes));
-        self.stream_hours_left.with_label_values(&[stream]).set(hours_left.map_or(f64::INFINITY, f64::from));
+        let seconds = |hours| Duration::from_secs(u64::from(hours) * 3_600).as_secs_f64();
+        self.stream_seconds_left.with_label_values(&[stream]).set(hours_left.map_or(f64::INFINITY, seconds));
     }
 
     /// Whether this machine's clock is too far off the broker's; set by who compares them.
