@@ -176,7 +176,7 @@ fn hasty_rules() -> String {
             }
             _ => line.replace("[1m]", "[3s]").replace("[2m]", "[4s]").replace("[5m]", "[6s]"),
         };
-        hasty.push_str(&line.replace("[10m]", "[8s]").replace(") > 30", ") > 4"));
+        hasty.push_str(&line.replace("[10m]", "[8s]").replace(") > 45", ") > 4"));
         hasty.push('\n');
     }
     assert!(
@@ -236,6 +236,11 @@ fn nats_a_prometheus_sees_a_pipeline_and_its_alerts_fire_and_clear() {
             !prometheus.query(&query.expr).is_empty() || QUIET.contains(&query.panel.as_str())
         });
     }
+    let beats = "changes(jackpot_heartbeat_timestamp_seconds[4s]) > 2";
+    let quiet = "sum(increase(jackpot_wagers_in_total[4s])) == 0";
+    eventually("the heart of both partitions beats while no wager comes", || {
+        prometheus.numbers(&format!("count({beats}) and {quiet}")) == [2.0]
+    });
     eventually("no alert fires while all is well", || prometheus.firing().is_empty());
 
     stopped_and_continued(&pipeline, &prometheus);
