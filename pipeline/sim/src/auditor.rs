@@ -8,7 +8,7 @@
 //! | [`books`] | I3, I4, I8: commits, refusals and acknowledgements to the model |
 //! | [`views`] | I5: views to commits; and refusals and sources to the lanes |
 //! | [`remains`] | I9: what is left where a broker lost what it had acknowledged, to what was there before |
-//! | [`model`], [`places`] | what must come out, by code that is the contract's and not the pipeline's |
+//! | [`model`], [`places`], [`signatures`] | what must come out, by code that is the contract's and not the pipeline's |
 //!
 //! I6 is held to by running a seed twice, and I7 by the bounds on what a run may take.
 
@@ -18,6 +18,7 @@ pub mod model;
 pub mod places;
 pub mod record;
 pub mod remains;
+pub mod signatures;
 pub mod views;
 
 use bytes::Bytes;

@@ -134,7 +134,10 @@ impl Fleet {
             return;
         };
         for (part, condition) in process.health.parts() {
-            if let Condition::Stopped(why) = condition {
+            // A key that is missing comes in the end; until then its partition stands still.
+            if let Condition::Stopped(why) = condition
+                && !why.contains("names keys that are not there")
+            {
                 let part = format!("{} {part}", slot.stage);
                 if self.stopped.insert((part.clone(), why.clone())) {
                     self.trace.say(format_args!("{part} stopped: {why}"));

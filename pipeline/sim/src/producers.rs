@@ -1,11 +1,14 @@
-//! Everybody outside: suppliers who publish, each batch until it is acknowledged, and the operator who applies terms.
+//! Everybody outside: suppliers who publish, each batch until it is acknowledged, and the operator, who applies terms
+//! and keeps the file of keys.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jackpot_core::keys::Keys;
 use jackpot_core::log::{Append, AppendError, Appender, Expect, Log};
 use jackpot_core::terms::Terms;
 use jackpot_core::terms::store::{self, StoreError};
@@ -15,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::dice::Dice;
 use crate::network::link::Link;
 use crate::trace::Trace;
-use crate::workload::Planned;
+use crate::workload::{Edit, Planned, secret};
 
 /// Before the next try.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -49,8 +52,8 @@ async fn publish_some<A: Appender>(
     let (mut next, mut confirmed) = (from, from);
     loop {
         while sent.len() < window && next < planned.len() && start + planned[next].at <= Instant::now() {
-            let Planned { subject, body, .. } = planned[next].clone();
-            let append = Append { subject, headers: Vec::new(), payload: body, expect: Expect::Any };
+            let Planned { subject, headers, body, .. } = planned[next].clone();
+            let append = Append { subject, headers, payload: body, expect: Expect::Any };
             if appender.send(append).await.is_err() {
                 return confirmed;
             }
@@ -94,6 +97,17 @@ pub async fn apply(
             }
         }
         trace.say(format_args!("revision {} is applied", terms.revision));
+    }
+}
+
+/// Edits the key file.
+pub async fn edit_keys(file: Arc<Mutex<Keys>>, edits: Vec<Edit>, trace: Trace, start: Instant) {
+    for Edit { at, holds } in edits {
+        sleep_until(start + at).await;
+        trace.say(format_args!("the key file holds {holds:?}"));
+        let lines: String = holds.iter().map(|id| format!("{id} {}\n", secret(id))).collect();
+        *file.lock().unwrap_or_else(PoisonError::into_inner) =
+            Keys::parse(lines.as_bytes()).expect("a file of keys");
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jackpot_core::frame::Header;
+use jackpot_core::keys::Keys;
 use jackpot_core::log::Log;
 use jackpot_core::log::jetstream::setup::{SetUp, streams};
 use jackpot_core::log::memory::Memory;
@@ -85,6 +86,7 @@ struct World {
     streams: Vec<String>,
     start: Instant,
     acknowledged: Acknowledged,
+    keys: Arc<Mutex<Keys>>,
 }
 
 impl World {
@@ -94,11 +96,12 @@ impl World {
         let network = Network::new(settings, Dice::new(seed, "network"), trace.clone());
         handle.spawn(handle.group(), Box::pin(network.clone().carry()));
         let dice = Dice::new(seed, "fleet");
+        let keys: Arc<Mutex<Keys>> = Arc::default();
         let fleet = Fleet::new(
             network.clone(),
             handle.clone(),
             profile.stages.clone(),
-            KeyFile::default(),
+            KeyFile::shared(keys.clone()),
             dice,
             trace.clone(),
         );
@@ -110,6 +113,7 @@ impl World {
             streams,
             start: Instant::now(),
             acknowledged: Acknowledged::default(),
+            keys,
         }
     }
 
@@ -184,7 +188,9 @@ impl World {
         let group = self.handle.group();
         let (link, trace) = (self.network.join(500), self.trace.clone());
         let partitions = profile.stages.partitions;
-        let work = producers::apply(link, partitions, workload.revisions, trace, self.start);
+        let work = producers::apply(link, partitions, workload.revisions, trace.clone(), self.start);
+        self.handle.spawn(group, Box::pin(work));
+        let work = producers::edit_keys(self.keys.clone(), workload.keys, trace, self.start);
         self.handle.spawn(group, Box::pin(work));
         outside.push(group);
         outside

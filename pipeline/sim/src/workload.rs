@@ -2,6 +2,7 @@
 //! worst days. All of it is made beforehand, from the seed alone. What must become of it, only the auditor knows.
 
 mod batches;
+mod keys;
 mod terms;
 mod wagers;
 
@@ -13,12 +14,16 @@ use serde_json::Value;
 use crate::dice::Dice;
 use crate::profile::Profile;
 
+pub use keys::{Edit, secret};
+
 /// What is published and applied.
 pub struct Workload {
     /// The revisions of the terms, from the first one on, each with the time after which it is applied.
     pub revisions: Vec<(Duration, Value)>,
     /// What each source publishes, in order.
     pub sources: Vec<Vec<Planned>>,
+    /// What happens to the key file, in order.
+    pub keys: Vec<Edit>,
 }
 
 /// A message to publish.
@@ -28,6 +33,8 @@ pub struct Planned {
     pub at: Duration,
     /// Where.
     pub subject: String,
+    /// How it is signed.
+    pub headers: Vec<(String, String)>,
     /// What.
     pub body: Bytes,
 }
@@ -36,8 +43,8 @@ impl Workload {
     /// The workload of a seed.
     pub fn draw(seed: u64, profile: &Profile) -> Self {
         let revisions = terms::draw(&mut Dice::new(seed, "terms"), profile);
-        let last = &revisions.last().expect("there is a first revision").1;
-        let sources = batches::draw(&mut Dice::new(seed, "batches"), profile, last);
-        Self { revisions, sources }
+        let sources = batches::draw(&mut Dice::new(seed, "batches"), profile, &revisions);
+        let keys = keys::draw(&mut Dice::new(seed, "keys"), profile, &revisions);
+        Self { revisions, sources, keys }
     }
 }

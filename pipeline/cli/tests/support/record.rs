@@ -121,6 +121,7 @@ impl Record {
             position: entry.sequence,
             subject: entry.subject.into(),
             received_ms: entry.recorded_at.0,
+            headers: entry.headers,
             body: entry.payload.into(),
         });
         let commits = self.values("commits");

@@ -76,6 +76,7 @@ pub fn assert_modelled(record: &Record, expected: &Expected<'_>) -> Outcome {
         position: entry.sequence,
         subject: entry.subject.to_string(),
         received_ms: entry.recorded_at.0,
+        headers: entry.headers.clone(),
         body: entry.payload.to_vec(),
     });
     let raws: Vec<_> = raws.collect();

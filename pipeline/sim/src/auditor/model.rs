@@ -1,7 +1,7 @@
 //! An independent model of the pipeline: raw wagers in, exact totals out, written straight from the contract.
 //! It shares no code with the stages: its own amounts, windows of sequences, eligibility and ledger, over plain
-//! JSON values, slow and simple. No keys, and no `sequence_from`; the names of ISO 4217 and ISO 3166-1 that the
-//! simulation and the tests of whole pipelines use. Both ask it, and nothing else does.
+//! JSON values, slow and simple. Of ISO 4217 and ISO 3166-1 it knows the names that the simulation and the tests of
+//! whole pipelines use, and of keys those of the simulation. Both ask it, and nothing else does.
 //!
 //! What the contract leaves to the pipeline — the order in which partitions meet in the ledger, and with which commit
 //! a revision of the terms runs there — it takes from the record: the vectors and revisions in `commits`, and how far
@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::places::Places;
+use super::signatures;
+use crate::workload;
 
 /// Pico-units in one unit of a currency.
 const PICO: i128 = 1_000_000_000_000;
@@ -31,6 +33,8 @@ pub struct Raw {
     pub subject: String,
     /// The broker's receive time, in milliseconds since 1970.
     pub received_ms: i64,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
     /// The batch.
     pub body: Vec<u8>,
 }
@@ -91,8 +95,12 @@ pub struct Tally {
     pub wagers: u64,
     /// Refused wagers of accepted batches.
     pub refused_wagers: u64,
-    /// The highest accepted number.
+    /// The highest accepted number, or what its start says instead, as of its last batch.
     pub highest: u64,
+    /// Which numbers below it, and within its window, were not accepted by then.
+    pub missing: Vec<(u64, u64)>,
+    /// The start that terms have declared behind its last batch: the view may know of it.
+    pub declared: Option<u64>,
 }
 
 /// What the model says must come out.
@@ -173,18 +181,67 @@ struct Model<'a> {
     in_force: BTreeMap<usize, u64>,
     /// The highest revision that a commit has run.
     ran: u64,
-    accepted: BTreeMap<String, BTreeSet<u64>>,
+    /// By partition: the revision of its last batch.
+    begun: BTreeMap<usize, u64>,
+    /// The partition of each source that has published, by operator and source.
+    homes: BTreeMap<(String, String), usize>,
+    /// By partition and source.
+    numbers: BTreeMap<(usize, String), Numbers>,
     interactions: BTreeMap<(String, String), BTreeSet<u64>>,
     places: Places,
     outcome: Outcome,
 }
 
+/// What is known of a source's numbers.
+#[derive(Default)]
+struct Numbers {
+    /// The `sequence_from` that was applied last.
+    declared: Option<u64>,
+    /// The first number that was accepted since.
+    first: Option<u64>,
+    accepted: BTreeSet<u64>,
+}
+
+impl Numbers {
+    fn highest(&self) -> Option<u64> {
+        self.accepted.last().copied().or(self.declared.map(|from| from - 1))
+    }
+
+    fn judge(&mut self, sequence: u64) -> Result<(), &'static str> {
+        let highest = self.highest().unwrap_or(sequence);
+        if sequence + 1_024 < highest || self.declared.is_some_and(|from| sequence < from) {
+            return Err("stale_sequence");
+        }
+        if sequence > highest + 1_000_000 {
+            return Err("sequence_jump");
+        }
+        self.first.get_or_insert(sequence);
+        if self.accepted.insert(sequence) { Ok(()) } else { Err("duplicate_batch") }
+    }
+
+    fn missing(&self) -> Vec<(u64, u64)> {
+        let (Some(start), Some(highest)) = (self.declared.or(self.first), self.highest()) else {
+            return Vec::new();
+        };
+        let mut missing: Vec<(u64, u64)> = Vec::new();
+        let window = start.max(highest.saturating_sub(1_024))..highest;
+        for number in window.filter(|number| !self.accepted.contains(number)) {
+            match missing.last_mut() {
+                Some((_, to)) if *to + 1 == number => *to = number,
+                _ => missing.push((number, number)),
+            }
+        }
+        missing
+    }
+}
+
 impl<'a> Model<'a> {
     fn new(revisions: &'a [Value]) -> Self {
         let numbered = revisions.iter().map(|terms| (terms["revision"].as_u64().unwrap(), terms));
-        let (accepted, interactions, places, outcome) = Default::default();
-        let in_force = BTreeMap::new();
-        Self { revisions: numbered.collect(), in_force, ran: 0, accepted, interactions, places, outcome }
+        let (numbers, interactions, places, outcome) = Default::default();
+        let (in_force, begun, homes) = Default::default();
+        let revisions = numbered.collect();
+        Self { revisions, in_force, ran: 0, begun, homes, numbers, interactions, places, outcome }
     }
 
     /// The ledger runs a revision.
@@ -211,26 +268,47 @@ impl<'a> Model<'a> {
         }
         assert!(*in_force <= self.ran, "a frame's revision runs in the ledger");
         static NONE: Value = Value::Null;
-        let terms = self.revisions.get(in_force).copied().unwrap_or(&NONE);
-        self.batch(terms, raw);
+        let revision = *in_force;
+        let terms = self.revisions.get(&revision).copied().unwrap_or(&NONE);
+        if self.begun.insert(partition, revision) != Some(revision) {
+            self.begin(partition, terms);
+        }
+        self.batch(partition, terms, raw);
+    }
+
+    /// A revision comes into force with the first batch under it: a new start makes what was known of numbers void.
+    fn begin(&mut self, partition: usize, terms: &Value) {
+        for source in list(terms, "sources") {
+            let declared = source["sequence_from"].as_u64();
+            let name = text(source, "source").to_owned();
+            let numbers = self.numbers.entry((partition, name.clone())).or_default();
+            if declared.is_some() && declared != numbers.declared {
+                *numbers = Numbers { declared, ..Numbers::default() };
+                let key = (text(source, "operator").to_owned(), name);
+                let home = self.homes.get(&key) == Some(&partition);
+                if let Some(tally) = self.outcome.sources.get_mut(&key).filter(|_| home) {
+                    tally.declared = declared;
+                }
+            }
+        }
     }
 
     fn refuse(&mut self, id: &str, reason: &str) {
         self.outcome.refusals.push((id.into(), reason.into()));
     }
 
-    fn batch(&mut self, terms: &Value, raw: &Raw) {
+    fn batch(&mut self, partition: usize, terms: &Value, raw: &Raw) {
         let unnamed = format!("@{}", raw.position);
         let Ok(batch) = serde_json::from_slice::<Value>(&raw.body) else {
-            self.tally(terms, raw).refused_batches += 1;
+            self.tally(partition, terms, raw).refused_batches += 1;
             return self.refuse(&unnamed, "malformed");
         };
         let id = match (identifier(&batch["source"]), whole(&batch["sequence"])) {
             (Some(source), Some(sequence)) => format!("{source}/{sequence}"),
             _ => unnamed,
         };
-        if let Err(reason) = self.judge(terms, raw, &batch) {
-            self.tally(terms, raw).refused_batches += 1;
+        if let Err(reason) = self.judge(partition, terms, raw, &batch) {
+            self.tally(partition, terms, raw).refused_batches += 1;
             return self.refuse(&id, reason);
         }
         let before = self.outcome.allocated;
@@ -246,24 +324,35 @@ impl<'a> Model<'a> {
         }
         let allocated = self.outcome.allocated - before;
         let wagers = u64::try_from(list(&batch, "wagers").len()).unwrap();
-        let tally = self.tally(terms, raw);
+        let tally = self.tally(partition, terms, raw);
         tally.batches += 1;
         tally.wagers += allocated;
         tally.refused_wagers += wagers - allocated;
-        tally.highest = tally.highest.max(whole(&batch["sequence"]).unwrap());
     }
 
     /// Where to count what came on a subject; what is counted for a source that the terms do not know is dropped.
-    fn tally(&mut self, terms: &Value, raw: &Raw) -> &mut Tally {
+    fn tally(&mut self, partition: usize, terms: &Value, raw: &Raw) -> &mut Tally {
         let words: Vec<_> = raw.subject.split('.').collect();
         let listed = |entry: &Value| entry["operator"] == words[2] && entry["source"] == words[3];
         let known = list(terms, "sources").iter().any(listed);
         let key = if known { (words[2].into(), words[3].into()) } else { Default::default() };
-        self.outcome.sources.entry(key).or_default()
+        self.homes.insert(key.clone(), partition);
+        let tally = self.outcome.sources.entry(key).or_default();
+        let numbers = self.numbers.entry((partition, words[3].into())).or_default();
+        tally.highest = numbers.highest().unwrap_or(0);
+        tally.missing = numbers.missing();
+        tally.declared = None;
+        tally
     }
 
     /// Whether the batch stands, and remembers it if it does.
-    fn judge(&mut self, terms: &Value, raw: &Raw, batch: &Value) -> Result<(), &'static str> {
+    fn judge(
+        &mut self,
+        partition: usize,
+        terms: &Value,
+        raw: &Raw,
+        batch: &Value,
+    ) -> Result<(), &'static str> {
         match &batch["schema"] {
             Value::String(schema) if schema == "wager-batch/1" => {}
             Value::String(_) => return Err("unsupported_schema"),
@@ -281,18 +370,15 @@ impl<'a> Model<'a> {
             return Err("subject_mismatch");
         }
         let listed = |entry: &Value| entry["source"] == source && entry["operator"] == operator;
-        if !list(terms, "sources").iter().any(listed) {
+        let Some(entry) = list(terms, "sources").iter().find(|entry| listed(entry)) else {
             return Err("unknown_source");
+        };
+        let secrets: Vec<_> = strings(entry, "keys").map(workload::secret).collect();
+        let id = format!("{source}/{sequence}");
+        if !secrets.is_empty() && !signatures::fits(&raw.headers, &id, &raw.body, &secrets) {
+            return Err("bad_signature");
         }
-        let accepted = self.accepted.entry(source.into()).or_default();
-        let highest = accepted.last().copied().unwrap_or(sequence);
-        if sequence + 1_024 < highest {
-            return Err("stale_sequence");
-        }
-        if sequence > highest + 1_000_000 {
-            return Err("sequence_jump");
-        }
-        if accepted.insert(sequence) { Ok(()) } else { Err("duplicate_batch") }
+        self.numbers.entry((partition, source.into())).or_default().judge(sequence)
     }
 
     /// Where the wager was made, if it stands by validate, geofence and allocate in this order.

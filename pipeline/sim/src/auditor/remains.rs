@@ -159,6 +159,7 @@ fn read(record: &Record, expected: &Expected<'_>, partition: u16, headers: &[Hea
             position: entry.sequence,
             subject: entry.subject.to_string(),
             received_ms: entry.recorded_at.0,
+            headers: entry.headers.clone(),
             body: entry.payload.to_vec(),
         }));
         (position, chain) = (header.position, header.chain);

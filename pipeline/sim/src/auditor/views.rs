@@ -90,9 +90,18 @@ pub fn assert_sources(record: &Record, revisions: &[Value], outcome: &Outcome) {
     for (name, tally) in outcome.sources.iter().filter(|(name, _)| known(&name.1)) {
         let state = shown.get(name).unwrap_or_else(|| panic!("{name:?} is in the view of sources"));
         let of = |field: &str| number(state, field);
-        let got = [of("batches"), of("refused_batches"), of("wagers"), of("refused_wagers"), of("highest")];
-        let expect =
-            [tally.batches, tally.refused_batches, tally.wagers, tally.refused_wagers, tally.highest];
+        let got = [of("batches"), of("refused_batches"), of("wagers"), of("refused_wagers")];
+        let expect = [tally.batches, tally.refused_batches, tally.wagers, tally.refused_wagers];
         assert_eq!(got, expect, "{state} counts what became of the batches of {name:?}");
+        let missing = list(state, "missing").iter().map(|range| (range[0].as_u64(), range[1].as_u64()));
+        let missing: Vec<_> = missing.filter_map(|(from, to)| from.zip(to)).collect();
+        let numbers = (of("highest"), missing);
+        // What is shown last may have been written before or behind the first batch, of another source, of a revision
+        // that starts this one anew.
+        let declared = tally.declared.map(|from| (from - 1, Vec::new()));
+        assert!(
+            numbers == (tally.highest, tally.missing.clone()) || Some(&numbers) == declared.as_ref(),
+            "{state} tells the numbers of {name:?}: {tally:?}"
+        );
     }
 }

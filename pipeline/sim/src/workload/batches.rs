@@ -6,18 +6,22 @@ use bytes::Bytes;
 use jackpot_core::time::Millis;
 use serde_json::{Value, json};
 
-use super::Planned;
 use super::wagers::Session;
+use super::{Planned, keys};
 use crate::dice::Dice;
 use crate::network::EPOCH;
 use crate::profile::Profile;
 
 /// What each source of the last revision publishes, in order.
-pub fn draw(dice: &mut Dice, profile: &Profile, terms: &Value) -> Vec<Vec<Planned>> {
+pub fn draw(dice: &mut Dice, profile: &Profile, revisions: &[(Duration, Value)]) -> Vec<Vec<Planned>> {
+    let terms = &revisions.last().expect("there is a first revision").1;
     let sources = terms["sources"].as_array().expect("terms have sources");
     let levels = levels(terms);
     let each = profile.batches / sources.len();
-    sources.iter().map(|source| Line::new(dice, source, &levels).publish(dice, profile, each)).collect()
+    sources
+        .iter()
+        .map(|source| Line::new(dice, source, &levels, revisions).publish(dice, profile, each))
+        .collect()
 }
 
 fn levels(terms: &Value) -> Vec<(String, String)> {
@@ -34,18 +38,27 @@ struct Line<'a> {
     operator: &'a str,
     source: &'a str,
     levels: &'a [(String, String)],
+    revisions: &'a [(Duration, Value)],
     sessions: Vec<Session>,
     sequence: u64,
+    /// The `sequence_from` that it followed last.
+    followed: Option<u64>,
 }
 
 impl<'a> Line<'a> {
-    fn new(dice: &mut Dice, source: &'a Value, levels: &'a [(String, String)]) -> Self {
+    fn new(
+        dice: &mut Dice,
+        source: &'a Value,
+        levels: &'a [(String, String)],
+        revisions: &'a [(Duration, Value)],
+    ) -> Self {
         let name = |field: &str| source[field].as_str().expect("a name is text");
         let (operator, source) = (name("operator"), name("source"));
         let sessions = (0..dice.between(1, 6))
             .map(|number| Session::draw(dice, operator, usize::try_from(number).expect("a small number")));
         let sessions = sessions.collect();
-        Self { operator, source, levels, sessions, sequence: dice.between(1, 3_000) }
+        let sequence = dice.between(1, 3_000);
+        Self { operator, source, levels, revisions, sessions, sequence, followed: None }
     }
 
     fn publish(mut self, dice: &mut Dice, profile: &Profile, batches: usize) -> Vec<Planned> {
@@ -59,21 +72,23 @@ impl<'a> Line<'a> {
         let mut planned: Vec<Planned> = Vec::new();
         let mut held: Option<Planned> = None;
         for at_ms in times {
+            let entry = self.entry(dice, at_ms);
+            self.follow(dice, entry);
             let batch = self.batch(dice, at_ms);
-            let plan = self.plan(at_ms, batch.to_string());
+            let plan = self.plan(dice, at_ms, entry, &batch);
             match dice.below(24) {
                 0 => planned.extend([plan.clone(), plan]),
                 1 => {
                     let mut other = batch.clone();
                     other["wagers"][0] = json!("another wager");
-                    planned.extend([plan, self.plan(at_ms, other.to_string())]);
+                    planned.extend([plan, self.plan(dice, at_ms, entry, &other)]);
                 }
                 2 if held.is_none() => held = Some(plan),
                 // Never told: a gap.
                 3 => {}
                 4 => {
                     let spoilt = self.spoilt(dice, batch);
-                    planned.extend([self.plan(at_ms, spoilt), plan]);
+                    planned.extend([self.plan(dice, at_ms, entry, &spoilt), plan]);
                 }
                 5 if !planned.is_empty() => {
                     let again = Planned { at: plan.at, ..dice.pick(&planned).clone() };
@@ -118,11 +133,30 @@ impl<'a> Line<'a> {
         })
     }
 
+    /// What the terms say of this source when a batch is made; the supplier may know of them too early or too late.
+    fn entry(&self, dice: &mut Dice, at_ms: u64) -> &'a Value {
+        static NONE: Value = Value::Null;
+        let known_ms = (at_ms + dice.pick(&[3_000, 3_000, 3_000, 0, 6_000])).saturating_sub(3_000);
+        let known = |(at, _): &&(Duration, Value)| *at <= Duration::from_millis(known_ms);
+        let terms = self.revisions.iter().rfind(known).map_or(&self.revisions[0].1, |(_, terms)| terms);
+        let sources = terms["sources"].as_array().expect("terms have sources");
+        sources.iter().find(|entry| entry["source"] == self.source).unwrap_or(&NONE)
+    }
+
+    /// Goes on from where the terms say that its numbers start anew.
+    fn follow(&mut self, dice: &mut Dice, entry: &Value) {
+        if let Some(from) = entry["sequence_from"].as_u64().filter(|&from| self.followed != Some(from)) {
+            self.followed = Some(from);
+            self.sequence = (from + dice.pick(&[0, 0, 0, 1, 3, 1_100])).saturating_sub(1);
+        }
+    }
+
     /// The batch as one that is refused whole.
-    fn spoilt(&self, dice: &mut Dice, mut batch: Value) -> String {
+    fn spoilt(&self, dice: &mut Dice, mut batch: Value) -> Value {
         match dice.below(11) {
+            // A text alone: it is published as it stands.
             0 => return "no JSON".into(),
-            1 => return "[1, 2]".into(),
+            1 => return json!([1, 2]),
             2 => batch["schema"] = json!("wager-batch/2"),
             3 => batch["schema"] = Value::Null,
             4 => batch["sequence"] = json!(0),
@@ -133,11 +167,15 @@ impl<'a> Line<'a> {
             9 => batch["sequence"] = json!(self.sequence + 1_100_000),
             _ => batch["source"] = json!("Upper Case"),
         }
-        batch.to_string()
+        batch
     }
 
-    fn plan(&self, at_ms: u64, body: String) -> Planned {
+    fn plan(&self, dice: &mut Dice, at_ms: u64, entry: &Value, batch: &Value) -> Planned {
         let subject = format!("wagers.{}.{}", self.operator, self.source);
-        Planned { at: Duration::from_millis(at_ms), subject, body: Bytes::from(body) }
+        let body = batch.as_str().map_or_else(|| batch.to_string(), str::to_owned);
+        let sequence = batch["sequence"].as_u64().unwrap_or(self.sequence);
+        let at = EPOCH.plus(i64::try_from(at_ms).expect("a run lasts minutes"));
+        let headers = keys::sign(dice, &keys::named(entry), (self.source, sequence), at, body.as_bytes());
+        Planned { at: Duration::from_millis(at_ms), subject, headers, body: Bytes::from(body) }
     }
 }

@@ -43,7 +43,7 @@ fn first(dice: &mut Dice, sources: usize) -> Value {
     let offset = dice.place(SOURCES.len());
     let sources: Vec<_> = (0..sources)
         .map(|place| SOURCES[(offset + place) % SOURCES.len()])
-        .map(|(source, operator)| json!({ "source": source, "operator": operator }))
+        .map(|(source, operator)| self::source(dice, source, operator))
         .collect();
     let mut pools = vec![json!({
         "pool": "mega", "currency": "EUR", "jurisdictions": ["MT", "GB", "SE", "DE", "US-NV"],
@@ -89,6 +89,40 @@ fn first(dice: &mut Dice, sources: usize) -> Value {
     })
 }
 
+/// A source as it begins: few sign, few have a declared start.
+fn source(dice: &mut Dice, source: &str, operator: &str) -> Value {
+    let mut new = json!({ "source": source, "operator": operator });
+    if dice.below(3) == 0 {
+        new["keys"] = json!([format!("{source}-k1")]);
+    }
+    if dice.below(4) == 0 {
+        new["sequence_from"] = dice.pick(&[1, 2, 700, 1_500_000]).to_owned().into();
+    }
+    new
+}
+
+/// A source's keys are changed as one does it: another one beside the first, the first taken away, or all.
+fn rotate(dice: &mut Dice, source: &mut Value, revision: u64) {
+    let mut keys = source["keys"].as_array().cloned().unwrap_or_default();
+    let new = Value::from(format!("{}-k{revision}", source["source"].as_str().expect("a name")));
+    match (keys.len(), dice.below(4)) {
+        _ if keys.contains(&new) => return,
+        (0, _) | (1, 0 | 1) => keys.push(new),
+        (1, 2) => keys = vec![new],
+        (_, 3) => keys.clear(),
+        _ => drop(keys.remove(0)),
+    }
+    source["keys"] = keys.into();
+}
+
+/// A source starts anew: ahead, behind, or where it did before; or its start is said no more.
+fn restart(dice: &mut Dice, source: &mut Value) {
+    match dice.below(5) {
+        0 => drop(source.as_object_mut().expect("a source is an object").remove("sequence_from")),
+        _ => source["sequence_from"] = dice.pick(&[1, 700, 2_500, 1_500_000, 9_000_000]).to_owned().into(),
+    }
+}
+
 fn level(dice: &mut Dice, name: &str) -> Value {
     let base = dice.between(1, 30);
     let mut level = json!({ "level": name, "base": base.to_string() });
@@ -112,7 +146,7 @@ fn change(dice: &mut Dice, terms: &mut Value, revision: u64) {
     let levels = pool["levels"].as_array_mut().expect("a pool has levels");
     let place = dice.place(levels.len());
     let level = &mut levels[place];
-    match dice.below(9) {
+    match dice.below(13) {
         0 | 1 => rates(dice, level),
         2 => {
             let base = dice.between(1, 30);
@@ -136,11 +170,21 @@ fn change(dice: &mut Dice, terms: &mut Value, revision: u64) {
             let blocked = *dice.pick(&["permitted", "blocked"]);
             terms["jurisdictions"][0]["status"] = blocked.into();
         }
+        8 | 9 => {
+            let sources = terms["sources"].as_array_mut().expect("terms have sources");
+            let place = dice.place(sources.len());
+            rotate(dice, &mut sources[place], revision);
+        }
+        10 | 11 => {
+            let sources = terms["sources"].as_array_mut().expect("terms have sources");
+            let place = dice.place(sources.len());
+            restart(dice, &mut sources[place]);
+        }
         _ => {
             let sources = terms["sources"].as_array_mut().expect("terms have sources");
             let (source, operator) = SOURCES[dice.place(SOURCES.len())];
             if sources.iter().all(|known| known["source"] != source) {
-                sources.push(json!({ "source": source, "operator": operator }));
+                sources.push(self::source(dice, source, operator));
             } else if sources.len() > 1 && dice.below(2) == 0 {
                 sources.retain(|known| known["source"] != source);
             }
