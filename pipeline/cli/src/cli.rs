@@ -91,7 +91,8 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
             terms::plan::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await
         }
         Command::Terms(terms::Command::Apply(args)) => {
-            terms::apply(&args, &args.server.connect(CONNECT_MAX).await?, out).await
+            let log = args.server.connect(CONNECT_MAX).await?;
+            terms::apply(&args, &log, async || status::ask(&log).await, out).await
         }
         Command::Terms(terms::Command::Show(args)) => {
             terms::show(&args, &args.server.connect(CONNECT_MAX).await?, out).await

@@ -156,7 +156,7 @@ fn part(partition: u16) -> String {
 }
 
 /// Asks all processes, and takes the answers that come in time.
-async fn ask(log: &JetStream) -> anyhow::Result<Vec<Report>> {
+pub async fn ask(log: &JetStream) -> anyhow::Result<Vec<Report>> {
     let inbox = log.client().new_inbox();
     let mut answers = log.client().subscribe(inbox.clone()).await?;
     log.client().publish_with_reply(SUBJECT, inbox, Vec::new().into()).await?;
@@ -262,7 +262,8 @@ mod tests {
             condition: condition.into(),
             why: why.map(str::to_owned),
         };
-        Report { stage: StageName::Audit, process: process.into(), version: "1".into(), parts: vec![part] }
+        let (stage, process, version) = (StageName::Audit, process.into(), "1".into());
+        Report { stage, process, version, rules: 1, parts: vec![part] }
     }
 
     fn check(reports: &[Report], owners: &[&str], standing_by: usize, condition: &str, why: Option<&str>) {
@@ -285,6 +286,7 @@ mod tests {
             stage: StageName::Aggregate,
             process: "a".into(),
             version: "1".into(),
+            rules: 1,
             parts: vec![told(LEDGER, "running", None), told("partition 1", "stopped", Some("look"))],
         };
         let reports = [report];

@@ -14,6 +14,7 @@ use jackpot_core::frame::validated::Validated;
 use jackpot_core::keys::Keys;
 use jackpot_core::log::{AppendError, Log, LogError};
 use jackpot_core::record::IdleNotice;
+use jackpot_core::status::Report;
 use jackpot_core::terms::store::{self, StoreError};
 use jackpot_core::terms::{Fault, Terms};
 use jackpot_core::topology::{self, Lane};
@@ -112,13 +113,22 @@ fn refused(name: &str, found: &[Fault], faults: &mut impl Write) -> anyhow::Erro
     anyhow!("{name} has {}; mend what is named and try again", counted(count, "fault", "faults"))
 }
 
-/// Checks, stores and activates terms, and waits until they run.
-pub async fn apply<L: Log>(args: &ApplyArgs, log: &L, out: &mut impl Write) -> anyhow::Result<()> {
+/// Checks, stores and activates terms, and waits until they run. `processes` asks all processes what they know: terms
+/// by other rules than those in force are put in force only where every one that answers knows them.
+pub async fn apply<L: Log>(
+    args: &ApplyArgs,
+    log: &L,
+    processes: impl AsyncFn() -> anyhow::Result<Vec<Report>>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let document = read(&args.file)?;
     let name = args.file.display().to_string();
     let terms = parse(&name, &document, &mut std::io::stderr())?;
     find_keys(&name, &terms, &args.keys, args.keys.read()?.as_ref())?;
     let deadline = Instant::now() + args.timeout;
+    if insist(deadline, async || is_by_other_rules(log, &terms).await).await? {
+        find_rules(terms.rules, &processes().await?)?;
+    }
     activate(log, &terms, deadline).await?;
     running(log, terms.revision, deadline).await?;
     writeln!(out, "{}", outcome(terms.revision, store::latest(log).await?.map(|claim| claim.revision)))?;
@@ -135,6 +145,25 @@ fn outcome(revision: u64, latest: Option<u64>) -> String {
     }
 }
 
+/// Whether terms that are not applied yet change the version of the rules.
+async fn is_by_other_rules<L: Log>(log: &L, terms: &Terms) -> anyhow::Result<bool> {
+    Ok(plan::changes(log, terms).await?.iter().any(|change| change.place == "rules"))
+}
+
+/// Refuses rules that a process does not know: it would stop with all that it runs where they come into force.
+fn find_rules(rules: u16, processes: &[Report]) -> anyhow::Result<()> {
+    let behind: Vec<_> = processes.iter().filter(|process| process.rules < rules).collect();
+    let Some(first) = behind.first() else { return Ok(()) };
+    bail!(
+        "the terms are under rules {rules}, which {} not know, first {} {}, which knows them up to {}; replace them all \
+         by a newer build, then run the same command again",
+        counted(u64::try_from(behind.len()).unwrap_or(u64::MAX), "process does", "processes do"),
+        first.stage,
+        first.process,
+        first.rules
+    )
+}
+
 /// Refuses terms that name a key that is not there.
 pub fn find_keys(name: &str, terms: &Terms, flag: &KeysFlag, keys: Option<&Keys>) -> anyhow::Result<()> {
     let faults = flag.faults(terms, keys);
@@ -143,9 +172,14 @@ pub fn find_keys(name: &str, terms: &Terms, flag: &KeysFlag, keys: Option<&Keys>
 
 /// Stores terms and puts their markers into the ingress; all of it is safe to repeat.
 pub async fn activate<L: Log>(log: &L, terms: &Terms, deadline: Instant) -> anyhow::Result<()> {
+    insist(deadline, async || try_activate(log, terms).await).await
+}
+
+/// Tries again, until the deadline, while what is in the way may pass.
+async fn insist<T>(deadline: Instant, attempt: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
     loop {
-        let error = match try_activate(log, terms).await {
-            Ok(()) => return Ok(()),
+        let error = match attempt().await {
+            Ok(done) => return Ok(done),
             Err(error) => error,
         };
         if !is_passing(&error) || Instant::now() + POLL >= deadline {
@@ -287,6 +321,7 @@ mod tests {
     use jackpot_core::log::faulty::{Faulty, Rates};
     use jackpot_core::log::jetstream::setup::{SetUp, streams};
     use jackpot_core::log::memory::Memory;
+    use jackpot_core::refusal::StageName;
     use jackpot_core::time::Millis;
 
     use super::*;
@@ -422,12 +457,13 @@ mod tests {
         std::fs::write(path("terms"), terms.document()).expect("a file");
         std::fs::write(path("k1"), "k1 whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a file");
         std::fs::write(path("k2"), "k2 whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a file");
+        let nobody = async || Ok(Vec::new());
         let apply = async |keys: Option<&str>| {
             let memory = log(1);
             let server = Server::default();
             let keys = KeysFlag { file: keys.map(path) };
             let args = ApplyArgs { server, file: path("terms"), keys, timeout: Duration::from_millis(20) };
-            let error = apply(&args, &memory, &mut Vec::new()).await.expect_err("no stage runs it");
+            let error = apply(&args, &memory, nobody, &mut Vec::new()).await.expect_err("no stage runs it");
             let applied = store::latest(&memory).await.expect("the log answers").is_some();
             (applied, error.to_string())
         };
@@ -437,6 +473,51 @@ mod tests {
         assert!(!applied && error.contains("has 1 fault"), "{error}");
         let (applied, error) = apply(Some("k1")).await;
         assert!(applied && error.starts_with("revision 1 is applied, but partition 0"), "{error}");
+    }
+
+    fn process(stage: StageName, process: &str, rules: u16) -> Report {
+        Report { stage, process: process.into(), version: "1".into(), rules, parts: Vec::new() }
+    }
+
+    #[test]
+    fn rules_that_a_process_does_not_know_are_not_applied() {
+        let [old, new] = [1, 2].map(|rules| process(StageName::Audit, &format!("host/{rules}"), rules));
+        assert!(find_rules(2, &[]).is_ok() && find_rules(2, &[new.clone(), new.clone()]).is_ok());
+        let said = find_rules(2, &[new.clone(), old.clone()]).expect_err("one is old").to_string();
+        assert_eq!(
+            said,
+            "the terms are under rules 2, which 1 process does not know, first audit host/1, which knows them up to 1; \
+             replace them all by a newer build, then run the same command again"
+        );
+        let said = find_rules(2, &[old.clone(), new, old]).expect_err("two are old").to_string();
+        assert!(said.contains("which 2 processes do not know"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn only_a_change_of_the_rules_asks_who_knows_them() {
+        let memory = log(1);
+        let asks = async |terms: &Terms| is_by_other_rules(&memory, terms).await.expect("the log answers");
+        assert!(!asks(&example()).await);
+        assert!(asks(&Terms { rules: 2, ..example() }).await, "the first may be by any");
+        activate(&memory, &example(), soon()).await.expect("the first");
+        assert!(!asks(&Terms { revision: 2, author: Some("a".into()), ..example() }).await);
+        assert!(asks(&Terms { revision: 2, rules: 2, ..example() }).await);
+    }
+
+    #[tokio::test]
+    async fn terms_of_later_rules_are_not_read() {
+        let memory = log(1);
+        let later = jackpot_core::rules::KNOWN + 1;
+        let claim = store::store(&memory, &Terms { rules: later, ..example() }).await.expect("it is stored");
+        store::activate(&memory, 1, &claim).await.expect("a newer build applies it");
+        let next = Terms { revision: 2, ..example() };
+        let error = activate(&memory, &next, soon()).await.expect_err("what it follows is not known");
+        let known = jackpot_core::rules::KNOWN;
+        let expect = format!(
+            "revision 1 of the terms is under rules {later}, and this build knows them up to {known}; "
+        );
+        assert!(error.to_string().starts_with(&expect), "{error}");
+        assert_eq!(markers(&memory, 1).await, [[1]]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tracing::warn;
 use crate::health::{Condition, Health};
 use crate::log::jetstream::JetStream;
 use crate::refusal::StageName;
+use crate::rules;
 
 /// Where processes are asked.
 pub const SUBJECT: &str = "status";
@@ -21,6 +22,9 @@ pub struct Report {
     pub process: String,
     /// Its version.
     pub version: String,
+    /// The highest version of the [rules] that it knows.
+    #[serde(default = "first")]
+    pub rules: u16,
     /// Its parts: partitions, the ledger, views.
     pub parts: Vec<PartReport>,
 }
@@ -54,9 +58,15 @@ impl Report {
             stage,
             process: format!("{}/{}", host(), std::process::id()),
             version: env!("CARGO_PKG_VERSION").into(),
+            rules: rules::KNOWN,
             parts: parts.collect(),
         }
     }
+}
+
+/// What a process knows that does not say it: it is of a build that knew no others.
+fn first() -> u16 {
+    rules::FIRST
 }
 
 /// What this machine is called.
