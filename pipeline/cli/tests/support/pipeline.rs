@@ -195,7 +195,7 @@ fn jackpot() -> Command {
 
 /// The stages are built by `cargo build`, not with this test: one that is missing, or older than what it is built
 /// from by cargo's own list, would make the test say something of another program.
-fn check_stages() {
+pub fn check_stages() {
     let folder = Path::new(JACKPOT).parent().unwrap();
     let changed = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     for stage in STAGES {
