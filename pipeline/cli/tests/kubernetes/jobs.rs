@@ -5,6 +5,9 @@
 //! What differs from a cluster: an image is a folder of programs, a Service's name is replaced by a place on this machine,
 //! mounted files lie in a folder of the runner's, and since all pods have one address each has a port of its own.
 
+#[path = "jobs/nodes.rs"]
+mod nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::TcpListener;
@@ -43,7 +46,12 @@ struct State {
     /// ConfigMaps and Secrets: their entries as files, each in a folder of its name.
     files: PathBuf,
     config: BTreeMap<String, Value>,
+    budgets: Vec<Value>,
     jobs: BTreeMap<String, Job>,
+    /// The nodes that take no pods.
+    cordoned: BTreeSet<usize>,
+    /// The fewest pods that each stage has had ready, where somebody asks.
+    least: Option<BTreeMap<String, usize>>,
     begun: Instant,
     log: Vec<String>,
     over: bool,
@@ -71,6 +79,7 @@ struct Pod {
 
 struct Running {
     child: Child,
+    node: usize,
     probes: Probes,
     /// When a process that was told to end is killed.
     deadline: Option<Instant>,
@@ -99,7 +108,10 @@ impl Cluster {
             services: Vec::new(),
             files: folder.to_owned(),
             config: BTreeMap::new(),
+            budgets: Vec::new(),
             jobs: BTreeMap::new(),
+            cordoned: BTreeSet::new(),
+            least: None,
             begun: Instant::now(),
             log: Vec::new(),
             over: false,
@@ -139,7 +151,7 @@ impl Cluster {
         self.state().configure(name, data);
     }
 
-    /// `kubectl apply`: takes the Jobs and ConfigMaps of a deployment; the rest is for clusters.
+    /// `kubectl apply`: takes the Jobs, ConfigMaps and budgets of a deployment; the rest is for clusters.
     ///
     /// # Errors
     /// What cannot be changed is refused, as an API server refuses it.
@@ -150,6 +162,7 @@ impl Cluster {
             match text(object, "kind") {
                 "ConfigMap" => state.configure(name, object["data"].clone()),
                 "Job" => state.apply(name, object)?,
+                "PodDisruptionBudget" => state.budgets.push(object.clone()),
                 _ => {}
             }
         }
@@ -191,28 +204,13 @@ impl Cluster {
         signal("KILL", state.jobs[job].pods[&index].running.as_ref().unwrap().child.id());
     }
 
-    /// `kubectl drain` of a node that has these pods: each is told to leave.
-    pub fn drain(&self, pods: &[(&str, u64)]) {
-        let mut state = self.state();
-        let names: Vec<_> = pods.iter().map(|(job, index)| format!("{job}-{index}")).collect();
-        state.say(format_args!("a node is drained: {}", names.join(", ")));
-        for (name, index) in pods {
-            let job = state.jobs.get_mut(*name).unwrap();
-            let grace = grace(&job.object);
-            let running = job.pods.get_mut(index).unwrap().running.as_mut().unwrap();
-            running.disrupted = true;
-            running.end(grace);
-        }
-    }
-
     /// What is known of a Job.
     pub fn see(&self, job: &str) -> Seen {
         let state = self.state();
         let job = &state.jobs[job];
-        let running: Vec<_> = job.pods.values().filter_map(|pod| pod.running.as_ref()).collect();
         Seen {
-            ready: running.iter().filter(|one| one.deadline.is_none() && one.probes.is_ready()).count(),
-            running: running.len(),
+            ready: job.ready(),
+            running: job.pods.values().filter(|pod| pod.running.is_some()).count(),
             completed: job.completed.len(),
             failed: job.failed.clone(),
         }
@@ -331,6 +329,7 @@ impl State {
                 self.jobs.insert(name, job);
             }
         }
+        self.note_ready();
     }
 
     /// Starts the indexes that have no process, and may.
@@ -340,6 +339,7 @@ impl State {
             let containers = items(&job.object, "spec/template/spec/initContainers")
                 .chain(items(&job.object, "spec/template/spec/containers"));
             let all: Vec<_> = containers.cloned().collect();
+            let node = self.node_for(job);
             let pod = job.pods.entry(index).or_insert_with(Pod::new);
             if pod.running.is_some() || Instant::now() < pod.not_before {
                 continue;
@@ -349,12 +349,12 @@ impl State {
             }
             let child = self.spawn(&job.object, index, pod.port, &pod.left[0]);
             said.push(format!(
-                "{name}-{index}: started {}, process {}",
+                "{name}-{index}: started {} on node {node}, process {}",
                 text(&pod.left[0], "command/0"),
                 child.id()
             ));
             let probes = Probes::start(&pod.left[0], pod.port);
-            pod.running = Some(Running { child, probes, deadline: None, disrupted: false });
+            pod.running = Some(Running { child, probes, node, deadline: None, disrupted: false });
         }
         said
     }
@@ -409,6 +409,11 @@ impl State {
 impl Job {
     fn count(&self) -> u64 {
         count(&self.object)
+    }
+
+    /// How many of its processes are ready, and were not told to end.
+    fn ready(&self) -> usize {
+        self.pods.values().filter_map(|pod| pod.running.as_ref()).filter(|running| running.is_ready()).count()
     }
 
     fn wants_none(&self) -> bool {
@@ -479,6 +484,10 @@ impl Pod {
 }
 
 impl Running {
+    fn is_ready(&self) -> bool {
+        self.deadline.is_none() && self.probes.is_ready()
+    }
+
     /// SIGTERM, and SIGKILL when the grace is over.
     fn end(&mut self, grace: Duration) {
         if self.deadline.is_none() {

@@ -49,7 +49,7 @@ impl Probes {
         Self { known }
     }
 
-    /// Whether the last answer was that it is ready.
+    /// Whether it was ready once, and has not said otherwise several times in a row since.
     pub fn is_ready(&self) -> bool {
         self.known.ready.load(Ordering::Relaxed)
     }
@@ -83,7 +83,10 @@ fn ask(
                 _ => {}
             }
         } else {
-            if let Some(ready) = readiness.as_mut().and_then(|probe| probe.ask_when_due(port)) {
+            if let Some(probe) = &mut readiness
+                && let Some(ready) = probe.ask_when_due(port)
+                && (ready || probe.failures >= probe.failures_max)
+            {
                 known.ready.store(ready, Ordering::Relaxed);
             }
             if let Some(probe) = &mut liveness
