@@ -197,11 +197,15 @@ impl Cluster {
         until("the deleted Jobs are gone", || names.iter().all(|name| !self.state().jobs.contains_key(name)));
     }
 
-    /// Kills a pod's process, as a lack of memory does.
+    /// Kills a pod's process, as a lack of memory does; returns when its end is known.
     pub fn kill(&self, job: &str, index: u64) {
         let mut state = self.state();
         state.say(format_args!("{job}-{index}: kill -9"));
-        signal("KILL", state.jobs[job].pods[&index].running.as_ref().unwrap().child.id());
+        let pod = &state.jobs[job].pods[&index];
+        let ends = pod.ends;
+        signal("KILL", pod.running.as_ref().unwrap().child.id());
+        drop(state);
+        until("the end of what was killed is known", || self.state().jobs[job].pods[&index].ends > ends);
     }
 
     /// What is known of a Job.
@@ -428,7 +432,8 @@ impl Job {
         }
     }
 
-    /// Looks at all processes: which have ended, and what follows; which are to be killed.
+    /// Looks at all processes: which have ended, and what follows; which are to be killed. The end of a process whose Job
+    /// is suspended counts as any other, which is the worse of what may be.
     fn reap(&mut self, name: &str) -> Vec<String> {
         let mut said = Vec::new();
         let grace = grace(&self.object);
