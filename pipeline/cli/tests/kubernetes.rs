@@ -139,6 +139,9 @@ const MISTAKES: &[(&str, Worse)] = &[
     ("Job/validate: runs [\"geofence\"]", |all| main(all)["command"] = json!(["geofence"])),
     ("Job/validate: main runs [\"valid\"]", |all| main(all)["command"] = json!(["valid"])),
     ("Job/validate: main is told of /etc/other", |all| variable(all, "JACKPOT_KEYS", "/etc/other")),
+    ("Job/validate: main is told of /etc/jackpot-keys/key,", |all| {
+        variable(all, "JACKPOT_KEYS", "/etc/jackpot-keys/key")
+    }),
     ("Job/validate: its port metrics is", |all| main(all)["ports"][0]["containerPort"] = json!(9465)),
     ("Job/validate: main: its livenessProbe asks at \"http\"", |all| {
         main(all)["livenessProbe"]["httpGet"]["port"] = json!("http");
@@ -148,6 +151,14 @@ const MISTAKES: &[(&str, Worse)] = &[
     }),
     ("NetworkPolicy/validate: lets through to port", |all| main(all)["ports"][0]["name"] = json!("other")),
     ("PodMonitor/jackpot: scrapes port", |all| main(all)["ports"][0]["name"] = json!("other")),
+    ("PodMonitor/jackpot: has the fields [\"podMetricsEndpoint\"]", |all| {
+        let spec = find(all, "PodMonitor/jackpot")["spec"].as_object_mut().unwrap();
+        let endpoints = spec.remove("podMetricsEndpoints").unwrap();
+        spec.insert("podMetricsEndpoint".into(), endpoints);
+    }),
+    ("PodMonitor/jackpot: scrapes no /metrics", |all| {
+        find(all, "PodMonitor/jackpot")["spec"]["podMetricsEndpoints"] = json!([]);
+    }),
     ("Job/validate: is not scraped", |all| {
         find(all, "PodMonitor/jackpot")["spec"]["selector"] =
             json!({ "matchLabels": { "jackpot/stage": "audit" } });

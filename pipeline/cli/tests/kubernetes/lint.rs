@@ -23,6 +23,8 @@ pub struct Known {
     pub help: BTreeMap<String, String>,
     /// ConfigMaps and Secrets that the README has people make.
     pub made: BTreeSet<String>,
+    /// The entries that the README has people give them.
+    pub entries: BTreeSet<String>,
 }
 
 impl Known {
@@ -41,7 +43,9 @@ impl Known {
             found.filter_map(|window| window.last()).map(|name| (*name).to_owned()).collect::<Vec<_>>()
         };
         let made = [after(&["create", "configmap"]), after(&["create", "secret", "generic"])].concat();
-        Self { help, made: made.into_iter().collect() }
+        let entries = words.iter().filter_map(|word| word.strip_prefix("--from-file=")?.split('=').next());
+        let entries = entries.map(str::to_owned).collect();
+        Self { help, made: made.into_iter().collect(), entries }
     }
 }
 
@@ -247,10 +251,23 @@ impl<'a> Lint<'a> {
         let paths =
             items(container, "env").map(|variable| text(variable, "value")).chain(command.iter().copied());
         for path in paths.filter(|path| path.starts_with('/')) {
-            let mounted = items(container, "volumeMounts")
-                .any(|mount| Path::new(path).starts_with(text(mount, "mountPath")));
-            self.check(mounted, workload, || format!("{name} is told of {path}, where nothing is mounted"));
+            let there = self.is_mounted(workload, container, Path::new(path));
+            self.check(there, workload, || format!("{name} is told of {path}, where nothing is mounted"));
         }
+    }
+
+    /// Whether a container finds a file: an entry of a ConfigMap or a Secret that it mounts.
+    fn is_mounted(&self, workload: &Value, container: &Value, path: &Path) -> bool {
+        items(container, "volumeMounts").any(|mount| {
+            let Ok(entry) = path.strip_prefix(text(mount, "mountPath")) else { return false };
+            let entry = entry.to_str().unwrap();
+            let mut volumes = items(workload, "spec/template/spec/volumes");
+            let volume = volumes.find(|volume| volume["name"] == mount["name"]).unwrap_or(&Value::Null);
+            match self.find("ConfigMap", text(volume, "configMap/name")) {
+                Some(map) => map["data"][entry].is_string(),
+                None => self.known.entries.contains(entry),
+            }
+        })
     }
 
     /// What pods refer to is there, or the README has somebody make it.
@@ -455,6 +472,15 @@ impl<'a> Lint<'a> {
     fn monitors(&mut self) {
         let monitors = self.of_kind("PodMonitor");
         for monitor in &monitors {
+            // The schemas do not know what a PodMonitor is.
+            let fields =
+                at(monitor, "spec").as_object().into_iter().flatten().map(|(field, _)| field.as_str());
+            let known = ["selector", "podMetricsEndpoints", "podTargetLabels"];
+            let unknown: Vec<_> = fields.filter(|field| !known.contains(field)).collect();
+            self.check(unknown.is_empty(), monitor, || format!("has the fields {unknown:?}"));
+            let scrapes =
+                items(monitor, "spec/podMetricsEndpoints").any(|one| text(one, "path") == "/metrics");
+            self.check(scrapes, monitor, || "scrapes no /metrics".into());
             let selected = self.selected(at(monitor, "spec/selector"));
             for endpoint in items(monitor, "spec/podMetricsEndpoints") {
                 for workload in &selected {
