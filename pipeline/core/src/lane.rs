@@ -43,8 +43,8 @@ pub struct Lane<S: Stage> {
     flights: VecDeque<Flight>,
     /// Of a stage that is replayed: how many bytes of input it has folded since its last snapshot.
     folded: u64,
-    /// A snapshot whose frame is not known to be stored yet.
-    frozen: Option<Frozen>,
+    /// A snapshot whose frame is not known to be stored yet, and how many of those bytes it holds.
+    frozen: Option<(Frozen, u64)>,
 }
 
 /// What a snapshot of a stage that is replayed says of the lane, before the stage's own state.
@@ -155,28 +155,35 @@ impl<S: Stage> Lane<S> {
         Ok(())
     }
 
-    /// How many bytes of input were folded since the last snapshot, while none waits to be stored.
+    /// How many bytes of input were folded since the last snapshot.
     pub fn unfrozen(&self) -> u64 {
-        if self.frozen.is_none() { self.folded } else { 0 }
+        self.folded - self.frozen.as_ref().map_or(0, |(_, bytes)| *bytes)
+    }
+
+    /// Whether a snapshot waits for its frame to be stored.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
     }
 
     /// Freezes the state behind the last frame that was computed; [`Lane::frozen`] gives it once that frame is stored.
     pub fn freeze(&mut self) {
         let Input::Read(input) = self.input else { return };
         let place = snapshot::piece(&Place { input, revision: self.revision });
-        self.folded = 0;
-        self.frozen = Some(Frozen {
+        let frozen = Frozen {
             frame: self.done,
             digest: self.outputs[0].digest,
             read: vec![self.done],
             format: S::SNAPSHOT_FORMAT,
             pieces: Box::new(std::iter::once(place).chain(self.stage.freeze())),
-        });
+        };
+        self.frozen = Some((frozen, self.folded));
     }
 
     /// The frozen state, once its frame is known to be stored.
     pub fn frozen(&mut self) -> Option<Frozen> {
-        self.frozen.take_if(|frozen| frozen.frame <= self.settled.0)
+        let (frozen, bytes) = self.frozen.take_if(|(frozen, _)| frozen.frame <= self.settled.0)?;
+        self.folded -= bytes;
+        Some(frozen)
     }
 
     /// Starts over from what the outputs hold; whatever was in flight is forgotten. The last frame that all outputs

@@ -11,19 +11,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::digest::Digest;
 use crate::log::{Append, Appender, Expect, Log, Reader};
 use crate::recovery::Trouble;
 use crate::refusal::StageName;
+use crate::room::LOOK_INTERVAL;
 use crate::runner::{Context, Part, WATCHDOG, drive, stored};
 use crate::stage::Contradiction;
 use crate::topology::{self, Lane};
@@ -33,6 +35,17 @@ const PART_BYTES: usize = 512 * 1024;
 /// So many snapshots of a state are kept: should the newer one be of no use, there is the older one, and the lanes are
 /// kept for it.
 const KEPT: usize = 2;
+/// A snapshot is due at the latest when the log has grown by this part of the smallest lane. Whoever is twice as far
+/// without one waits for it, so the older of two lies at most four of these parts back, and a frame or two: a lane that
+/// is full can be trimmed once who reads it has read it. Nothing else would make room, for no frame comes then.
+const LANE_PARTS: u64 = 8;
+/// How often the lanes are looked at while one of them fills.
+const CROWDED_INTERVAL: Duration = Duration::from_secs(2);
+/// The pause after a snapshot that could not be written, or lanes that could not be looked at.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// The lanes that are trimmed.
+const TRIMMED: [Lane; 3] = [Lane::Validated, Lane::Geofenced, Lane::Contributions];
+
 /// A state's content, piece by piece, so that whoever writes it can let others work in between.
 pub type Pieces = Box<dyn Iterator<Item = Vec<u8>> + Send>;
 
@@ -274,24 +287,57 @@ pub struct Desk {
 /// What a desk knows of its archivist.
 #[derive(Debug)]
 struct State {
-    busy: AtomicBool,
-    /// So many bytes the log is to grow by until the next snapshot.
+    /// Whether a snapshot is being written; and before the lanes were looked at for the first time.
+    busy: watch::Sender<bool>,
+    /// So many bytes the log is to grow by until the next snapshot,
     due: AtomicU64,
+    /// and at most so many, for the lanes' sake.
+    due_max: AtomicU64,
+    /// The bytes since the last confirmed snapshot that were for snapshots which could not be written.
+    owed: AtomicU64,
+    /// Whether a lane fills: a snapshot is due as soon as it holds anything new.
+    crowded: AtomicBool,
 }
 
 impl Desk {
     /// Whether a snapshot is due when the log has grown by so many bytes since the last one: once to read those again
     /// costs more than to read a snapshot. Never while one is being written.
     pub fn is_due(&self, bytes: u64) -> bool {
-        bytes >= self.state.due.load(Ordering::Relaxed) && !self.state.busy.load(Ordering::Relaxed)
+        let State { busy, due, due_max, owed, crowded } = &*self.state;
+        let due = due.load(Ordering::Relaxed).min(due_max.load(Ordering::Relaxed));
+        let due = if crowded.load(Ordering::Relaxed) { 1 } else { due };
+        bytes > 0 && bytes + owed.load(Ordering::Relaxed) >= due && !*busy.borrow()
+    }
+
+    /// Whether the part must wait for a snapshot that is being written, when the log has grown by so many bytes since the
+    /// one before: were it to run on, the lanes would be full before they can be trimmed.
+    pub fn holds_up(&self, bytes: u64) -> bool {
+        let State { busy, due_max, owed, .. } = &*self.state;
+        let most = due_max.load(Ordering::Relaxed).saturating_mul(2);
+        bytes + owed.load(Ordering::Relaxed) >= most && *busy.borrow()
+    }
+
+    /// Waits until no snapshot is being written.
+    pub async fn free(&self) {
+        if self.state.busy.subscribe().wait_for(|busy| !busy).await.is_err() {
+            debug!("the archivist has left: the process is ending");
+        }
     }
 
     /// Hands a state in.
     pub fn hand_in(&self, frozen: Frozen) {
-        self.state.busy.store(true, Ordering::Relaxed);
+        self.state.busy.send_replace(true);
         if self.handed.try_send(frozen).is_err() {
             debug!("the archivist has left: the process is ending");
         }
+    }
+}
+
+/// Waits until this desk takes another snapshot; for ever where there is none.
+pub async fn free(desk: Option<&Desk>) {
+    match desk {
+        Some(desk) => desk.free().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -319,33 +365,95 @@ impl<L: Log> Archivist<L> {
     pub fn new(context: Context<L>, key: Key, partitions: Vec<u16>) -> (Desk, Self) {
         let (sender, handed) = mpsc::channel(1);
         let due = AtomicU64::new(context.snapshot_bytes);
-        let state = Arc::new(State { busy: AtomicBool::new(false), due });
+        let (due_max, owed) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (busy, crowded) = (watch::Sender::new(true), AtomicBool::new(false));
+        let state = Arc::new(State { busy, due, due_max, owed, crowded });
         let desk = Desk { handed: sender, state: state.clone() };
         (desk, Self { context, key, partitions, handed, state })
     }
 
-    /// Works until the process is told to stop. What fails is tried again with the next snapshot, which is due when the
-    /// log has grown by as much again.
+    /// Works until the process is told to stop. What fails is tried again with the next snapshot.
     pub async fn run(mut self) {
+        while !self.look().await {
+            self.context.pause(FAILED_PAUSE).await;
+            if self.context.stopping() {
+                return;
+            }
+        }
+        self.state.busy.send_replace(false);
+        let mut looked = Instant::now();
         loop {
+            let crowded = self.state.crowded.load(Ordering::Relaxed);
+            let interval = if crowded { CROWDED_INTERVAL } else { LOOK_INTERVAL };
             let frozen = tokio::select! {
                 biased;
                 () = self.context.stopped() => return,
                 frozen = self.handed.recv() => frozen,
+                () = sleep_until(looked + interval) => {
+                    looked = Instant::now();
+                    self.look().await;
+                    continue;
+                }
             };
             let Some(frozen) = frozen else { return };
-            let (stage, label, frame) = (self.key.stage, &self.key.label, frozen.frame);
-            match save(&self.context.log, &self.key, frozen).await {
-                Ok(Some(kept)) => {
-                    info!(%stage, %label, frame, bytes = kept.bytes, parts = kept.parts, "a snapshot is confirmed");
-                    self.state.due.store(kept.bytes.max(self.context.snapshot_bytes), Ordering::Relaxed);
+            self.write(frozen).await;
+            self.state.busy.send_replace(false);
+        }
+    }
+
+    async fn write(&self, frozen: Frozen) {
+        let (stage, label, frame) = (self.key.stage, &self.key.label, frozen.frame);
+        let State { due, due_max, owed, .. } = &*self.state;
+        match save(&self.context.log, &self.key, frozen).await {
+            Ok(Some(kept)) => {
+                info!(%stage, %label, frame, bytes = kept.bytes, parts = kept.parts, "a snapshot is confirmed");
+                due.store(kept.bytes.max(self.context.snapshot_bytes), Ordering::Relaxed);
+                owed.store(0, Ordering::Relaxed);
+                self.trim().await;
+            }
+            Ok(None) => {
+                debug!(%stage, %label, frame, "another process has a snapshot that is as new");
+                owed.store(0, Ordering::Relaxed);
+            }
+            Err(trouble) => {
+                warn!(%stage, %label, frame, "no snapshot was written: {trouble}");
+                let bytes = due.load(Ordering::Relaxed).min(due_max.load(Ordering::Relaxed));
+                owed.fetch_add(bytes, Ordering::Relaxed);
+                self.context.pause(FAILED_PAUSE).await;
+            }
+        }
+    }
+
+    /// Looks how large the lanes may be, and trims those that fill: whoever held them back may have gone on since the
+    /// last snapshot. Whether they could be looked at.
+    async fn look(&self) -> bool {
+        match self.smallest_lane().await {
+            Ok((max_bytes, crowded)) => {
+                self.state.due_max.store((max_bytes / LANE_PARTS).max(1), Ordering::Relaxed);
+                self.state.crowded.store(crowded, Ordering::Relaxed);
+                if crowded {
                     self.trim().await;
                 }
-                Ok(None) => debug!(%stage, %label, frame, "another process has a snapshot that is as new"),
-                Err(trouble) => warn!(%stage, %label, frame, "no snapshot was written: {trouble}"),
+                true
             }
-            self.state.busy.store(false, Ordering::Relaxed);
+            Err(trouble) => {
+                debug!("the lanes were not looked at: {trouble}");
+                false
+            }
         }
+    }
+
+    /// What the smallest lane may hold, and whether any is more than half full.
+    async fn smallest_lane(&self) -> Result<(u64, bool), Trouble> {
+        let (mut max_bytes, mut crowded) = (u64::MAX, false);
+        for &partition in &self.partitions {
+            for lane in TRIMMED {
+                let extent = self.context.log.extent(&lane.stream(partition)).await?;
+                max_bytes = max_bytes.min(extent.max_bytes);
+                crowded |= extent.bytes > extent.max_bytes / 2;
+            }
+        }
+        Ok((max_bytes, crowded))
     }
 
     async fn trim(&self) {

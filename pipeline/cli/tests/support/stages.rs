@@ -48,10 +48,16 @@ pub struct Process {
 impl World {
     /// Starts the broker, makes the streams and applies the terms.
     pub async fn start(partitions: u16, terms: &Value) -> Self {
+        Self::sized(partitions, terms, &[]).await
+    }
+
+    /// The same with streams, or kinds of streams, that may hold so many bytes.
+    pub async fn sized(partitions: u16, terms: &Value, max_bytes: &[(&str, u64)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let broker = Broker::start(BrokerSettings::new(dir.path(), Sync::Relaxed)).await.unwrap();
         let log = JetStream::connect(&broker.url(), "test", &ConnectSettings::default()).await.unwrap();
-        let setup = SetUp::new(partitions);
+        let mut setup = SetUp::new(partitions);
+        setup.max_bytes = max_bytes.iter().map(|&(name, bytes)| (name.to_owned(), bytes)).collect();
         setup::ensure(&log, &setup).await.unwrap();
         let world = Self { log, partitions, setup, broker, dir };
         world.apply(terms).await;
@@ -63,6 +69,18 @@ impl World {
         let terms = Terms::parse(terms.to_string().as_bytes()).unwrap();
         let claim = store::store(&self.log, &terms).await.unwrap();
         store::activate(&self.log, self.partitions, &claim).await.unwrap();
+    }
+
+    /// The command against this broker.
+    pub fn jackpot(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jackpot"));
+        command.args(args).env("NATS_URL", self.broker.url()).kill_on_drop(true).stdin(Stdio::null());
+        command
+    }
+
+    /// Where a test may keep files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Starts a process of a stage and waits until it serves its port.
@@ -239,6 +257,24 @@ impl Process {
         let label = format!("partition=\"{partition}\"");
         let line = body.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&label));
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// What it has in memory, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let pid = self.child.id().unwrap_or_else(|| panic!("{} runs: {}", self.stage, self.said()));
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Waits until it says this of itself, and is not ready; gives the line.
+    pub async fn says(&self, what: &str) -> String {
+        until(&format!("{} says {what:?}", self.stage), async || {
+            let (status, body) = self.get("/readyz").await;
+            let line = body.lines().find(|line| line.contains(what))?;
+            (status == 503).then(|| line.to_owned())
+        })
+        .await
     }
 
     /// Waits until it is ready.

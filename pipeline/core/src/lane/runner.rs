@@ -10,7 +10,7 @@ use crate::log::{Append, AppendError, Appender, Entry, Log, Reader};
 use crate::publication::Publisher;
 use crate::recovery::Trouble;
 use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch, first, stored, tail};
-use crate::snapshot::{self, Desk, Key};
+use crate::snapshot::{self, Desk, Key, free};
 use crate::stage::Stage;
 use crate::time::Millis;
 use crate::topology;
@@ -85,12 +85,17 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
     /// Freezes the stage's state when a snapshot is due, and hands it in once its frame is stored.
     fn archive(&mut self) {
         let Some(desk) = &self.desk else { return };
-        if desk.is_due(self.lane.unfrozen()) {
+        if !self.lane.is_frozen() && desk.is_due(self.lane.unfrozen()) {
             self.lane.freeze();
         }
         if let Some(frozen) = self.lane.frozen() {
             desk.hand_in(frozen);
         }
+    }
+
+    /// The desk, while it must be waited for before another frame is folded.
+    fn held_up(&self) -> Option<Desk> {
+        self.desk.as_ref().filter(|desk| desk.holds_up(self.lane.unfrozen())).cloned()
     }
 
     /// Computes one frame and hands its appends to the connection.
@@ -161,17 +166,21 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
         let mut watch = Watch::default();
         loop {
             let watchdog = sleep_until(Instant::now() + WATCHDOG);
-            let open = gate.open(self.lane.wants_input());
+            let held_up = self.held_up();
+            let open = gate.open(self.lane.wants_input() && held_up.is_none());
             tokio::select! {
                 biased;
                 () = self.context.stopped() => break,
+                () = free(held_up.as_ref()), if held_up.is_some() => self.archive(),
                 (output, fate) = next_fate(&mut appenders), if !self.lane.settled() => {
                     self.settle(output, fate?, &mut sent);
                 }
                 entry = reader.next(), if open => {
                     self.forward(&entry?, &mut appenders, &mut sent).await?;
                 }
-                () = watchdog, if self.lane.settled() => self.check_stall(&input, &mut watch).await?,
+                () = watchdog, if self.lane.settled() && held_up.is_none() => {
+                    self.check_stall(&input, &mut watch).await?;
+                }
             }
         }
         let settling = async {

@@ -239,6 +239,32 @@ fn the_slowest_partition_holds_windows_back_until_the_skew_is_too_great() {
     assert_eq!(closes(&mut world, [Some(1_000), Some(1_000)]), 0, "watermarks never go back");
 }
 
+/// What a snapshot of the books takes, behind the commit that this frame makes.
+fn frozen_bytes(world: &mut World, terms: &Arc<Terms>, second: i64) -> usize {
+    world.books.keep_next();
+    world.post(terms, second * 1_000 - 2_000, &[sum("mega", second, 1, "10")]);
+    let frozen = world.books.freeze().expect("the commit before is kept");
+    frozen.pieces.map(|piece| piece.len()).sum()
+}
+
+#[test]
+fn a_partition_that_stopped_for_a_day_leaves_the_books_as_large_as_they_were() {
+    let (mut world, terms) = (World::new(2), one_level());
+    let last = world.frame(1, &terms, Some(-2_000), &[sum("mega", 0, 1, "10")]);
+    world.commit(Some(&terms), vec![last], &[None, None]);
+    let mut bytes = Vec::new();
+    for hour in 0..24 {
+        // Every 20 seconds a wager: some 15 windows of a second are open within the skew, but 4,320 would be in a day.
+        for second in (hour * 3_600..(hour + 1) * 3_600).step_by(20) {
+            world.post(&terms, second * 1_000 - 2_000, &[sum("mega", second, 1, "10")]);
+        }
+        bytes.push(frozen_bytes(&mut world, &terms, (hour + 1) * 3_600));
+    }
+    assert_eq!(bytes[0].abs_diff(bytes[23]) / 64, 0, "{bytes:?}");
+    let closed: usize = world.record.iter().map(|recorded| recorded.committed.commit.windows.len()).sum();
+    assert!(closed > 4_320, "the windows of a day but its end are closed: {closed}");
+}
+
 #[test]
 fn windows_are_broken_down_by_who_and_where_and_longer_ones_by_what() {
     let mut world = World::new(1);
