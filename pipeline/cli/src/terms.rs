@@ -194,9 +194,7 @@ fn is_passing(error: &anyhow::Error) -> bool {
     let of_log = |error: &LogError| matches!(error, LogError::Unavailable(_));
     match error.downcast_ref::<StoreError>() {
         Some(StoreError::Log(error)) => of_log(error),
-        Some(StoreError::Append(error)) => {
-            matches!(error, AppendError::Fenced(_) | AppendError::Full(_) | AppendError::Unknown(_))
-        }
+        Some(StoreError::Append(error)) => !matches!(error, AppendError::Rejected(_)),
         _ => error.downcast_ref::<LogError>().is_some_and(of_log),
     }
 }

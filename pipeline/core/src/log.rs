@@ -93,9 +93,12 @@ pub enum AppendError {
     /// Not stored: the stream is full and refuses new messages. Which, and what to do.
     #[error("the stream is full: {0}")]
     Full(Box<str>),
-    /// Unknown: a timeout, a lost reply, a lost connection. It may be stored.
+    /// Unknown: a lost reply, a lost connection. It may be stored.
     #[error("no acknowledgement: {0}")]
     Unknown(Box<str>),
+    /// Unknown, for nothing was heard for so many milliseconds. It may be stored.
+    #[error("no acknowledgement: nothing heard for {0} ms")]
+    Silent(u128),
     /// Not stored, and never will be: too large, not permitted, no such stream.
     #[error("the append was rejected: {0}")]
     Rejected(Box<str>),
@@ -123,6 +126,9 @@ pub enum ReadError {
     /// It stopped delivering.
     #[error("the reader stopped: {0}")]
     Lost(Box<str>),
+    /// Nothing was heard for so many milliseconds, not even that there is nothing.
+    #[error("the reader stopped: nothing heard for {0} ms")]
+    Silent(u128),
 }
 
 /// A broker that keeps streams: durable, totally ordered logs. Cheap to clone.

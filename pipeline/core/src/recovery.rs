@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use tokio::time::error::Elapsed;
+
 use crate::log::{AppendError, LogError, ReadError};
 use crate::stage::Contradiction;
 use crate::terms::store::StoreError;
@@ -18,6 +20,10 @@ pub enum Trouble {
     /// limit.
     #[error("{0}")]
     Full(AppendError),
+    /// Nothing was heard for too long, though nothing said why: a reader of a stream that has more, an acknowledgement,
+    /// an answer. Start over.
+    #[error("{0}")]
+    Stalled(Box<dyn std::error::Error + Send + Sync>),
     /// No answer, a lost connection, a reader that stopped, an append whose fate is unknown. Start over.
     #[error("{0}")]
     Transient(Box<dyn std::error::Error + Send + Sync>),
@@ -28,13 +34,14 @@ pub enum Trouble {
 
 impl Trouble {
     /// All values of [`Trouble::kind`].
-    pub const KINDS: [&'static str; 4] = ["fenced", "full", "transient", "contradiction"];
+    pub const KINDS: [&'static str; 5] = ["fenced", "full", "stalled", "transient", "contradiction"];
 
     /// The label of the metric that counts recoveries.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Fenced(_) => "fenced",
             Self::Full(_) => "full",
+            Self::Stalled(_) => "stalled",
             Self::Transient(_) => "transient",
             Self::Contradiction(_) => "contradiction",
         }
@@ -42,19 +49,25 @@ impl Trouble {
 
     /// A stream that stopped delivering although it has more.
     pub fn stalled(stream: &str) -> Self {
-        Self::Transient(format!("{stream} does not end where it was read to, but nothing came").into())
+        Self::Stalled(format!("{stream} does not end where it was read to, but nothing came").into())
     }
 }
 
 impl From<LogError> for Trouble {
     fn from(error: LogError) -> Self {
-        Self::Transient(Box::new(error))
+        match &error {
+            LogError::Unavailable(cause) if cause.is::<Elapsed>() => Self::Stalled(Box::new(error)),
+            _ => Self::Transient(Box::new(error)),
+        }
     }
 }
 
 impl From<ReadError> for Trouble {
     fn from(error: ReadError) -> Self {
-        Self::Transient(Box::new(error))
+        match error {
+            ReadError::Silent(_) => Self::Stalled(Box::new(error)),
+            ReadError::Gap { .. } | ReadError::Lost(_) => Self::Transient(Box::new(error)),
+        }
     }
 }
 
@@ -63,6 +76,7 @@ impl From<AppendError> for Trouble {
         match error {
             AppendError::Fenced(_) => Self::Fenced(error),
             AppendError::Full(_) => Self::Full(error),
+            AppendError::Silent(_) => Self::Stalled(Box::new(error)),
             AppendError::Unknown(_) => Self::Transient(Box::new(error)),
             AppendError::Rejected(_) => Self::Contradiction(Contradiction(format!(
                 "{error}; check that the stream is the one `jackpot init` made and that this user may write to it"
@@ -126,12 +140,23 @@ mod tests {
         assert!(backoff.next_pause().as_millis() <= 10);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_never_comes_is_a_stall() {
+        let elapsed = tokio::time::timeout(Duration::from_secs(5), std::future::pending::<()>()).await;
+        let error = LogError::Unavailable(elapsed.expect_err("nothing comes").into());
+        assert_eq!(Trouble::from(error).kind(), "stalled");
+        assert_eq!(Trouble::from(LogError::Unavailable("lost".into())).kind(), "transient");
+    }
+
     #[test]
     fn every_fate_has_its_answer() {
         let kind = |error: AppendError| Trouble::from(error).kind();
         assert_eq!(kind(AppendError::Fenced("10071".into())), "fenced");
         assert_eq!(kind(AppendError::Full("10077".into())), "full");
         assert_eq!(kind(AppendError::Unknown("timeout".into())), "transient");
+        assert_eq!(kind(AppendError::Silent(5_000)), "stalled");
+        assert_eq!(Trouble::from(ReadError::Silent(3_500)).kind(), "stalled");
+        assert_eq!(Trouble::stalled("wagers").kind(), "stalled");
         assert_eq!(kind(AppendError::Rejected("too large".into())), "contradiction");
         assert_eq!(Trouble::from(ReadError::Gap { got: 3, expected: 2 }).kind(), "transient");
         assert_eq!(Trouble::from(StoreError::Missing(4)).kind(), "contradiction");

@@ -159,7 +159,7 @@ impl<L> Context<L> {
         match trouble {
             Trouble::Contradiction(contradiction) => self.halted(part, &contradiction.to_string()),
             Trouble::Fenced(_) => self.health.set(name, Condition::StandingBy),
-            Trouble::Full(_) | Trouble::Transient(_) => {
+            Trouble::Full(_) | Trouble::Stalled(_) | Trouble::Transient(_) => {
                 warn!(part = name, "starting over: {trouble}");
                 self.health.set(name, Condition::Trying(trouble.to_string()));
             }
@@ -301,7 +301,7 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
                 gate.open(false);
                 context.pause(backoff.next_pause()).await;
             }
-            Trouble::Transient(_) => context.pause(backoff.next_pause()).await,
+            Trouble::Stalled(_) | Trouble::Transient(_) => context.pause(backoff.next_pause()).await,
         }
     }
     context.metrics.left(&name.label);

@@ -206,7 +206,7 @@ fn short(fates: &[Result<u64, AppendError>]) -> Vec<String> {
         Ok(sequence) => sequence.to_string(),
         Err(AppendError::Fenced(_)) => "fenced".into(),
         Err(AppendError::Full(_)) => "full".into(),
-        Err(AppendError::Unknown(_)) => "unknown".into(),
+        Err(AppendError::Unknown(_) | AppendError::Silent(_)) => "unknown".into(),
         Err(AppendError::Rejected(_)) => "rejected".into(),
     };
     fates.iter().map(word).collect()
@@ -884,7 +884,7 @@ mod nats_server_alone {
         // The append waited in the connection, and is either stored or reported; never both twice.
         match appender.acknowledged().await {
             Ok(sequence) => assert_eq!(sequence, 101),
-            Err(AppendError::Unknown(_)) => {}
+            Err(AppendError::Unknown(_) | AppendError::Silent(_)) => {}
             Err(error) => panic!("{error}"),
         }
         assert!((100..=101).contains(&last), "{last}");
@@ -955,7 +955,7 @@ mod nats_server_alone {
         let held = Instant::now();
         appender.send(append("s", "2", Expect::Any)).await.unwrap();
         let error = appender.acknowledged().await.unwrap_err();
-        assert!(matches!(error, AppendError::Unknown(_)), "{error}");
+        assert!(matches!(error, AppendError::Silent(_)), "{error}");
         let waited = held.elapsed();
         assert!(signal("-CONT").success());
         assert!((settings.silence_max..Duration::from_secs(30)).contains(&waited), "{waited:?}");

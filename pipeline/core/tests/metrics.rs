@@ -142,17 +142,19 @@ async fn a_gate_counts_the_time_in_which_it_is_shut() {
 
 #[test]
 fn every_trouble_has_its_cause() {
-    let troubles: [Trouble; 5] = [
+    let troubles: [Trouble; 6] = [
         AppendError::Fenced("x".into()).into(),
         AppendError::Full("x".into()).into(),
         AppendError::Unknown("x".into()).into(),
+        AppendError::Silent(5_000).into(),
         LogError::Unavailable("x".into()).into(),
         Contradiction("x".into()).into(),
     ];
     let metrics = Metrics::new(StageName::Audit);
     troubles.iter().for_each(|trouble| metrics.recovering(trouble));
     let causes = values(&metrics.render(), StageName::Audit, "jackpot_recoveries_total");
-    let expect = [("contradiction", "1"), ("fenced", "1"), ("full", "1"), ("transient", "2")];
+    let expect =
+        [("contradiction", "1"), ("fenced", "1"), ("full", "1"), ("stalled", "1"), ("transient", "2")];
     let expect = expect.map(|(cause, count)| (format!("cause=\"{cause}\""), count.to_owned()));
     assert_eq!(causes, BTreeMap::from(expect));
 }

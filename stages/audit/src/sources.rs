@@ -13,7 +13,7 @@ use jackpot_core::limits;
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::record::SourceState;
 use jackpot_core::recovery::Trouble;
-use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG};
+use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::terms::Terms;
 use jackpot_core::topology::{self, Lane, SETTLED};
@@ -226,6 +226,7 @@ impl<L: Log> Part for SourcesView<L> {
         let mut appender = self.context.log.appender().await?;
         self.context.working(&self.name);
         let mut flight: Option<(String, String)> = None;
+        let mut watch = Watch::default();
         loop {
             let idle = flight.is_none();
             let due = self.next_due().filter(|_| idle).map(|(name, at)| (name.to_owned(), at));
@@ -252,7 +253,8 @@ impl<L: Log> Part for SourcesView<L> {
                 }
                 entry = reader.next() => self.take(&entry?).await?,
                 () = watchdog, if idle => {
-                    if self.context.log.extent(&stream).await?.last > self.read {
+                    let last = self.context.log.extent(&stream).await?.last;
+                    if watch.stalled(last, self.read) {
                         return Err(Trouble::stalled(&stream));
                     }
                 }

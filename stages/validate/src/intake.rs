@@ -21,7 +21,7 @@ use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Notices, Reader};
 use jackpot_core::record::IdleNotice;
 use jackpot_core::recovery::Trouble;
 use jackpot_core::refusal::StageName;
-use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, tail};
+use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch, tail};
 use jackpot_core::snapshot::{self, Desk, Frozen, Key, Saved, Unreadable, free};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::time::Millis;
@@ -473,7 +473,7 @@ impl<L: Log> Intake<L> {
         let asked = self.context.clock.now();
         let extent = self.context.log.extent(topology::WAGERS).await?;
         let answered = self.context.clock.now();
-        if self.has_more(extent.last).await? {
+        if self.more(extent.last).await?.is_some() {
             return Ok(None);
         }
         let off_ms = (asked.0 - extent.at.0).max(extent.at.0 - answered.0);
@@ -491,18 +491,22 @@ impl<L: Log> Intake<L> {
         Ok(Some((watermark.max(clock), extent.at)))
     }
 
-    /// Whether the ingress, which ends at `last`, holds more for this partition than was read; asked of its leader
-    /// where another partition's messages may have moved the end.
-    async fn has_more(&mut self, last: u64) -> Result<bool, Trouble> {
-        let read =
-            self.queue.messages.back().map_or(self.state.tail().ingress.position, |(last, _)| last.position);
+    /// The last message of the ingress that was read.
+    fn read(&self) -> u64 {
+        self.queue.messages.back().map_or(self.state.tail().ingress.position, |(last, _)| last.position)
+    }
+
+    /// The last message that the ingress, which ends at `last`, holds for this partition, if it was not read; asked of
+    /// its leader where another partition's messages may have moved the end.
+    async fn more(&mut self, last: u64) -> Result<Option<u64>, Trouble> {
+        let read = self.read();
         if last <= self.looked.max(read) {
-            return Ok(false);
+            return Ok(None);
         }
         let newest =
             self.context.log.last(topology::WAGERS, &topology::ingress_filter(self.partition)).await?;
-        let more = newest.is_some_and(|entry| entry.sequence > read);
-        if !more {
+        let more = newest.map(|entry| entry.sequence).filter(|&newest| newest > read);
+        if more.is_none() {
             self.looked = last;
         }
         Ok(more)
@@ -536,11 +540,12 @@ impl<L: Log> Part for Intake<L> {
         self.halt = None;
         // Where more is stored, the terms in force are perhaps those of a marker that is still to be read.
         let last = self.context.log.extent(topology::WAGERS).await?.last;
-        if self.has_more(last).await? || !self.is_halted().await? {
+        if self.more(last).await?.is_some() || !self.is_halted().await? {
             self.context.working(&self.name);
         }
         let mut flight: Option<Flight> = None;
         let mut gate = self.context.metrics.gate(&self.name.label);
+        let mut watch = Watch::default();
         let mut heard = Instant::now();
         let mut idle_from = heard + self.settings.idle_after;
         let mut due = idle_from.min(heard + NOTICE_INTERVAL);
@@ -587,7 +592,8 @@ impl<L: Log> Part for Intake<L> {
                     heard = Instant::now();
                     // A reader that says nothing is believed only while there is nothing to say.
                     let last = self.context.log.extent(topology::WAGERS).await?.last;
-                    if self.has_more(last).await? {
+                    let held = self.more(last).await?.unwrap_or(0);
+                    if watch.stalled(held, self.read()) {
                         return Err(Trouble::stalled(topology::WAGERS));
                     }
                 }

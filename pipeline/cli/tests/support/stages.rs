@@ -85,6 +85,16 @@ impl World {
 
     /// Starts a process of a stage and waits until it serves its port.
     pub async fn stage(&self, stage: &'static str, args: &[&str]) -> Process {
+        self.stage_at(&self.broker.url(), stage, args).await
+    }
+
+    /// Where the broker listens.
+    pub fn url(&self) -> String {
+        self.broker.url()
+    }
+
+    /// The same for a process that finds the broker there.
+    pub async fn stage_at(&self, url: &str, stage: &'static str, args: &[&str]) -> Process {
         let beside = Path::new(env!("CARGO_BIN_EXE_jackpot")).with_file_name(stage);
         assert!(beside.exists(), "{} is not there: run `cargo build --workspace`", beside.display());
         let (file, said) = tempfile::Builder::new()
@@ -95,7 +105,7 @@ impl World {
             .keep()
             .unwrap();
         let child = Command::new(beside)
-            .args(["--nats", &self.broker.url(), "--metrics-port", "0"])
+            .args(["--nats", url, "--metrics-port", "0"])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -375,7 +375,7 @@ impl<L: Log> Appender for FaultyAppender<L> {
                 Sent::Hidden(until) => {
                     // A refusal from below stands: the fault hides only that something was stored.
                     match self.inner.acknowledged().await {
-                        Ok(_) | Err(AppendError::Unknown(_)) => {
+                        Ok(_) | Err(AppendError::Unknown(_) | AppendError::Silent(_)) => {
                             *oldest = Sent::Unheard(until);
                             continue;
                         }

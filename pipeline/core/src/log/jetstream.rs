@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::client::{PublishErrorKind, RequestErrorKind};
@@ -29,8 +29,10 @@ use crate::limits;
 use crate::log::{Append, AppendError, Cause, Entry, Extent, Log, LogError, Notices};
 use crate::time::Millis;
 
-/// How long a connection may be silent before it is asked whether it lives.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a connection may be silent before it is asked whether it lives; it counts as dead when it was asked twice.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// How long an echo may take. The server's core makes it, which does not wait for a disk.
+const ECHO_MAX: Duration = Duration::from_secs(2);
 /// How long the broker may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long no acknowledgement may come: as long as the servers of a cluster may take to choose a leader.
@@ -124,6 +126,8 @@ pub struct JetStream {
     losses: watch::Receiver<u64>,
     slow_consumers: Arc<AtomicU64>,
     suspects: Arc<reader::Suspects>,
+    /// Whether an echo is waited for.
+    doubted: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for JetStream {
@@ -155,6 +159,7 @@ impl JetStream {
                         losses,
                         slow_consumers,
                         suspects: Arc::default(),
+                        doubted: Arc::default(),
                     });
                 }
                 Err(error) => error,
@@ -198,6 +203,25 @@ impl JetStream {
         &self.client
     }
 
+    /// Something was not heard in time. That may be a slow server or a dead connection, and of a connection of which
+    /// one direction is dead the client learns nothing while the other one still brings heartbeats. An echo tells: where
+    /// none comes back, the connection is made anew.
+    fn doubt(&self) {
+        if self.doubted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (client, doubted) = (self.client.clone(), self.doubted.clone());
+        tokio::spawn(async move {
+            if timeout(ECHO_MAX, echo(&client)).await.is_err() {
+                tracing::warn!("the connection to NATS is half dead: nothing comes back; it is made anew");
+                if timeout(ECHO_MAX, client.force_reconnect()).await.is_err() {
+                    tracing::warn!("the connection takes no command either; its pings will end it");
+                }
+            }
+            doubted.store(false, Ordering::Relaxed);
+        });
+    }
+
     /// Asks an endpoint of the JetStream API, and reads the answer.
     async fn ask<T: DeserializeOwned>(&self, subject: String, body: Bytes) -> Result<T, AskError> {
         let mut losses = reader::fresh(&self.losses);
@@ -211,7 +235,10 @@ impl JetStream {
             }
         };
         let answer = match answer {
-            Err(elapsed) => return Err(AskError::Log(LogError::Unavailable(elapsed.into()))),
+            Err(elapsed) => {
+                self.doubt();
+                return Err(AskError::Log(LogError::Unavailable(elapsed.into())));
+            }
             Ok(Err(error)) => {
                 let refused = matches!(
                     error.kind(),
@@ -355,6 +382,15 @@ async fn hand_on(mut subscriber: async_nats::Subscriber, sender: mpsc::Sender<(B
             }
             () = sender.closed() => return,
         }
+    }
+}
+
+/// Sends a message to ourselves and waits until it is back; a connection that says no is not half dead.
+async fn echo(client: &Client) {
+    let inbox = async_nats::Subject::from(client.new_inbox());
+    let Ok(mut echoes) = client.subscribe(inbox.clone()).await else { return };
+    if client.publish(inbox, Bytes::new()).await.is_ok() {
+        echoes.next().await;
     }
 }
 

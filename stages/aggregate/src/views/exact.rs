@@ -11,7 +11,7 @@ use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::metrics::business::Business;
 use jackpot_core::record::{Counts, Window};
 use jackpot_core::recovery::Trouble;
-use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, stored};
+use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch, stored};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::topology;
 use serde_json::value::RawValue;
@@ -211,6 +211,7 @@ impl<L: Log> Part for ExactView<L> {
         let mut reader = self.context.log.read(topology::COMMITS, None, from).await?;
         let mut appender = self.context.log.appender().await?;
         self.context.working(&self.name);
+        let mut watch = Watch::default();
         loop {
             let watchdog = sleep_until(Instant::now() + WATCHDOG);
             tokio::select! {
@@ -223,7 +224,8 @@ impl<L: Log> Part for ExactView<L> {
                     }
                 }
                 () = watchdog, if appender.in_flight() == 0 => {
-                    if self.context.log.extent(topology::COMMITS).await?.last > self.read {
+                    let last = self.context.log.extent(topology::COMMITS).await?.last;
+                    if watch.stalled(last, self.read) {
                         return Err(Trouble::stalled(topology::COMMITS));
                     }
                 }

@@ -14,7 +14,7 @@ use jackpot_core::metrics::business::Business;
 use jackpot_core::money::Pico;
 use jackpot_core::record::{Commit, LevelTotals};
 use jackpot_core::recovery::Trouble;
-use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, stored};
+use jackpot_core::runner::{Context, Name, Part, Standing, WATCHDOG, Watch, stored};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::topology::{self, SETTLED, settled};
 
@@ -245,6 +245,7 @@ impl<L: Log> Part for TotalsView<L> {
         let mut appender = self.context.log.appender().await?;
         self.context.working(&self.name);
         let mut flight: Option<String> = None;
+        let mut watch = Watch::default();
         loop {
             let idle = flight.is_none();
             let due = self.next_due().filter(|_| idle).map(|(subject, at)| (subject.to_owned(), at));
@@ -268,7 +269,8 @@ impl<L: Log> Part for TotalsView<L> {
                 }
                 entry = reader.next() => self.take(&entry?).await?,
                 () = watchdog, if idle => {
-                    if self.context.log.extent(topology::COMMITS).await?.last > self.read {
+                    let last = self.context.log.extent(topology::COMMITS).await?.last;
+                    if watch.stalled(last, self.read) {
                         return Err(Trouble::stalled(topology::COMMITS));
                     }
                 }

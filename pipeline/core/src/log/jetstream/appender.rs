@@ -86,10 +86,10 @@ impl Pipelined {
             },
             _ = self.losses.changed() => self.lose_all("the connection was lost"),
             () = sleep_until(deadline) => {
+                self.log.doubt();
                 if let Some(oldest) = self.sends.front_mut() {
                     let waited = oldest.at.elapsed().as_millis();
-                    let what = format!("nothing heard for {waited} ms");
-                    oldest.fate.get_or_insert_with(|| Err(AppendError::Unknown(what.into())));
+                    oldest.fate.get_or_insert(Err(AppendError::Silent(waited)));
                 }
             }
         }
@@ -198,7 +198,10 @@ pub(super) async fn append_atomic(log: &JetStream, appends: Vec<Append>) -> Resu
             biased;
             reply = replies.next() => reply,
             _ = losses.changed() => None,
-            () = sleep_until(deadline) => None,
+            () = sleep_until(deadline) => {
+                log.doubt();
+                return Err(AppendError::Silent(log.acknowledged_within.as_millis()));
+            }
         };
         let Some(reply) = reply else {
             return Err(AppendError::Unknown("the batch was not answered".into()));

@@ -348,7 +348,9 @@ impl Reader for Pull {
                 }
                 () = sleep_until(self.pull_after.unwrap_or(since)), if self.pull_after.is_some() => {}
                 () = sleep_until(since + SILENCE_MAX) => {
-                    return Err(self.lost(format!("nothing heard for {} ms", SILENCE_MAX.as_millis())));
+                    self.ended = true;
+                    self.log.doubt();
+                    return Err(ReadError::Silent(SILENCE_MAX.as_millis()));
                 }
             }
         }
