@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use validate::{CompiledTerms, State, parse, recut};
 
-use crate::stages::{Process, World, end};
+use crate::stages::{Process, World, end, until};
 
 #[path = "support/stages.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
@@ -153,6 +153,53 @@ async fn take_turns(sides: &[Vec<Process>; 2]) {
         rest.tick().await;
         sides[side].iter().for_each(Process::go_on);
     }
+}
+
+/// Whether the ledger of this process was refused, and so stands by.
+async fn stands_by(process: &Process) -> bool {
+    let (_, body) = process.get("/metrics").await;
+    body.lines()
+        .any(|line| line.starts_with("jackpot_recoveries_total{cause=\"fenced\"") && !line.ends_with(" 0"))
+}
+
+/// Of two aggregates the one at work is ended as Kubernetes does; the other one does not wait for its silence.
+#[tokio::test]
+async fn nats_a_ledger_that_leaves_hands_over_at_once() {
+    let world = World::start(1, &terms(1)).await;
+    let patient = ["--stand-by", "60s"];
+    let line = world.stages(&patient).await;
+    let other = world.stage("aggregate", &patient).await;
+    let (mut published, mut round) = (Published::default(), 0);
+    let mut publish = async |rounds: u64| {
+        for _ in 0..rounds {
+            world.publish(&[batch(SOURCES[0], round, &mut published)]).await;
+            round += 1;
+        }
+    };
+    publish(5).await;
+    world.settled(0).await;
+    let (mut line, mut ledgers): (Vec<_>, Vec<_>) =
+        line.into_iter().chain([other]).partition(|process| process.stage != "aggregate");
+    until("one ledger stands by", async || {
+        (stands_by(&ledgers[0]).await || stands_by(&ledgers[1]).await).then_some(())
+    })
+    .await;
+    let working = usize::from(stands_by(&ledgers[0]).await);
+    publish(5).await;
+    world.settled(0).await;
+    let begun = Instant::now();
+    ledgers.remove(working).end().await;
+    println!("the ledger at work left in {:?}", begun.elapsed());
+    publish(5).await;
+    world.settled(0).await;
+    let took = begun.elapsed();
+    println!("all is in totals again {took:?} after it was told to");
+    assert!(took < Duration::from_secs(20), "{took:?}: it waited for silence");
+    let commits = world.read(topology::COMMITS).await;
+    let gaps = commits.windows(2).map(|pair| pair[1].recorded_at.0 - pair[0].recorded_at.0);
+    println!("commits were at most {:?} ms apart", gaps.max());
+    line.append(&mut ledgers);
+    end(line).await;
 }
 
 #[tokio::test]

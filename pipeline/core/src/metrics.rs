@@ -30,6 +30,7 @@ const END_TO_END_BOUNDS: [f64; 15] =
 /// The metrics of one stage process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    stage: StageName,
     registry: Registry,
     wagers_in: IntCounter,
     wagers_out: IntCounter,
@@ -79,6 +80,7 @@ impl Metrics {
             register(&registry, Histogram::with_opts(opts.buckets(bounds.to_vec())))
         };
         let metrics = Self {
+            stage,
             wagers_in: counter(
                 "jackpot_wagers_in_total",
                 "Wagers judged; those of batches refused whole are in none of the wager counters.",
@@ -203,6 +205,11 @@ impl Metrics {
             metrics.held_back_seconds.with_label_values(&[topology::COMMITS]);
         }
         metrics
+    }
+
+    /// Whose they are.
+    pub fn stage(&self) -> StageName {
+        self.stage
     }
 
     /// The registry, for what a single stage has beyond the common set.

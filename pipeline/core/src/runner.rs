@@ -6,18 +6,20 @@ use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::health::{Condition, Health};
-use crate::log::{Entry, Log};
+use crate::log::{Entry, Log, Notices};
 use crate::metrics::Metrics;
 use crate::recovery::{Backoff, Trouble};
 use crate::refusal::StageName;
 use crate::stage::Contradiction;
 use crate::terms::cache::TermsCache;
 use crate::time::Clock;
+use crate::topology;
 
 /// How often a part that hears nothing asks whether the stream has more than it was given.
 pub const WATCHDOG: Duration = Duration::from_secs(2);
@@ -271,7 +273,14 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
     let mut contradictions = 0;
     while !context.stopping() {
         let (before, begun) = (part.progress(), Instant::now());
-        let Some(Err(trouble)) = in_time(context, part.pass()).await else { break };
+        let trouble = match in_time(context, part.pass()).await {
+            Some(Err(trouble)) => trouble,
+            Some(Ok(())) => {
+                say_goodbye(context, &name).await;
+                break;
+            }
+            None => break,
+        };
         if part.progress() > before {
             backoff.reset();
             contradictions = 0;
@@ -320,13 +329,43 @@ async fn in_time<L: Log, T>(context: &Context<L>, pass: impl Future<Output = T>)
     }
 }
 
+/// Tells whoever stands by that this process has left and all of its own is stored, so that nobody waits for silence. A
+/// plain message, that may be lost or believed for nothing: appends are fenced.
+async fn say_goodbye<L: Log>(context: &Context<L>, part: &Name) {
+    // Whoever leaves what membership names is waited for by nobody.
+    if context.stand_by.is_zero() {
+        return;
+    }
+    let subject = topology::left(context.metrics.stage(), &part.label);
+    if let Err(error) = context.log.notify(&subject, Bytes::new()).await {
+        debug!(part = part.name, "nobody was told that it leaves: {error}");
+    }
+}
+
+/// Waits until the process at work says that it leaves; for ever where it is not listened to.
+async fn goodbye(goodbyes: Option<&mut Notices>) {
+    let heard = match goodbyes {
+        Some(goodbyes) => goodbyes.recv().await,
+        None => None,
+    };
+    if heard.is_none() {
+        std::future::pending().await
+    }
+}
+
 /// Watches the output of the process that was faster, and returns when it has been silent for long enough while
-/// input is waiting.
+/// input is waiting, or says that it leaves.
 async fn stand_by<L: Log, P: Part>(context: &Context<L>, part: &mut P, backoff: &mut Backoff) {
+    let subject = topology::left(context.metrics.stage(), &part.name().label);
+    let mut goodbyes = context.log.listen(&subject).await.ok();
     let mut last = None;
     let mut since = Instant::now();
     while !context.stopping() && since.elapsed() < context.stand_by {
-        context.pause(STAND_BY_POLL).await;
+        tokio::select! {
+            biased;
+            () = goodbye(goodbyes.as_mut()) => return,
+            () = context.pause(STAND_BY_POLL) => {}
+        }
         match part.standing().await {
             Ok(standing) => {
                 if last != Some(standing.output) || !standing.waiting {

@@ -146,6 +146,11 @@ pub fn idle(partition: u16) -> String {
     format!("idle.{partition}")
 }
 
+/// The plain subject on which a part of a process at work says that it leaves: `left.<stage>.<part>`.
+pub fn left(stage: StageName, part: &str) -> String {
+    format!("left.{stage}.{part}")
+}
+
 /// All idle notices.
 pub const IDLE_ALL: &str = "idle.*";
 

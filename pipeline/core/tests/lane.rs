@@ -16,6 +16,7 @@ use jackpot_core::frame::contributions::Contributions;
 use jackpot_core::frame::geofenced::Geofenced;
 use jackpot_core::frame::symbols::Symbols;
 use jackpot_core::frame::{self, Body, Frame, Header, Ingress};
+use jackpot_core::health::Condition;
 use jackpot_core::lane::runner::LaneRunner;
 use jackpot_core::lane::{Lane, Step};
 use jackpot_core::limits::{APPEND_BYTES_IN_FLIGHT_MAX, APPENDS_IN_FLIGHT_MAX};
@@ -716,6 +717,47 @@ async fn stored(log: &Memory, lane: topology::Lane, count: usize) -> Vec<Bytes> 
         messages.push(reader.next().await.unwrap().payload);
     }
     messages
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stands_by_goes_on_at_once_when_the_other_one_leaves() {
+    let input = inputs(&[1; 6]);
+    let log = filled(&input[..4]).await;
+    let processes = [1, 2].map(|seed| {
+        let (stop, shutdown) = watch::channel(false);
+        let stand_by = Duration::from_secs(60);
+        (stop, Context { stand_by, ..context(&log, seed, &shutdown) })
+    });
+    let [first, second] = processes
+        .each_ref()
+        .map(|(_, context)| drive(context, LaneRunner::new(context.clone(), PARTITION, Split::default())));
+    let come = async |number: usize| {
+        let subject = topology::Lane::Geofenced.subject(PARTITION);
+        let payload = input[number - 1].clone();
+        let mut appender = log.appender().await.unwrap();
+        appender.send(Append { subject, headers: Vec::new(), payload, expect: Expect::Any }).await.unwrap();
+        timeout(Duration::from_secs(300), stored(&log, topology::Lane::Allocations, number)).await.unwrap();
+    };
+    let script = async {
+        let standing = async || {
+            let stands_by = |condition: &Condition| *condition == Condition::StandingBy;
+            let of = |context: &Context<Memory>| context.health.parts().iter().any(|(_, of)| stands_by(of));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            processes.each_ref().map(|(_, context)| of(context))
+        };
+        assert_eq!(standing().await, [false, false], "each has what is stored");
+        come(5).await;
+        let stands = standing().await;
+        assert_ne!(stands[0], stands[1], "one of them was faster");
+        processes[usize::from(stands[0])].0.send_replace(true);
+        let begun = Instant::now();
+        come(6).await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        for (stop, _) in &processes {
+            stop.send_replace(true);
+        }
+    };
+    tokio::join!(first, second, script);
 }
 
 /// Two runners of one lane, over a log in which things go wrong, until all is stored.

@@ -353,7 +353,12 @@ impl Log for JetStream {
     }
 
     async fn notify(&self, subject: &str, payload: Bytes) -> Result<(), LogError> {
-        self.publish(subject.into(), payload).await
+        self.publish(subject.into(), payload).await?;
+        // It may be the last that the process does.
+        match timeout(ANSWER_MAX, self.client.flush()).await {
+            Ok(flushed) => flushed.map_err(|error| LogError::Unavailable(error.into())),
+            Err(elapsed) => Err(LogError::Unavailable(elapsed.into())),
+        }
     }
 
     async fn listen(&self, subject: &str) -> Result<Notices, LogError> {
