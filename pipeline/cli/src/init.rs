@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use clap::builder::{RangedI64ValueParser, RangedU64ValueParser};
 use comfy_table::{CellAlignment, Table, presets};
+use jackpot_core::limits;
 use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::log::jetstream::setup::{self, Done, Report, SetUp, SetUpError};
 use jackpot_core::terms::store;
+use jackpot_core::topology::Lane;
 use tokio::time::sleep;
 
 use crate::exit::Unusable;
@@ -22,6 +24,10 @@ use crate::server::{CONNECT_MAX, Server};
 
 /// How often it is said how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// A lane may not be smaller: a frame may be as large as a message, and one that does not fit is never stored.
+const LANE_BYTES_MIN: u64 = 1024 * 1024;
+const _: () = assert!(limits::MESSAGE_BYTES_MAX < 1024 * 1024, "it is larger than any message");
 
 /// Partitions of a pipeline, where nothing is said.
 pub const PARTITIONS: u16 = 4;
@@ -47,7 +53,7 @@ pub struct Args {
     /// What the new streams together may hold, such as 16GiB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     budget: Option<u64>,
-    /// What a stream (`validated-0`), or all of a kind (`validated`), may hold; also of streams that exist.
+    /// What a stream (`validated-0`), or all of a kind (`validated`), may hold; also of streams that exist. A lane holds at least 1MiB.
     #[arg(long = "max-bytes", value_name = "STREAM=SIZE", value_parser = stream_size)]
     max_bytes: Vec<(String, u64)>,
     /// Wagers a second, for how fast the streams of the record will grow and when they will be full.
@@ -184,7 +190,13 @@ fn stream_size(text: &str) -> Result<(String, u64), String> {
     if !known {
         return Err(format!("there is no stream `{stream}`"));
     }
-    Ok((stream.to_owned(), size(bytes)?))
+    let bytes = size(bytes)?;
+    let drains = Lane::ALL.iter().any(|lane| lane.drains() && lane.as_str() == kind);
+    if drains && bytes < LANE_BYTES_MIN {
+        return Err("a lane must be able to hold one frame, which may have 1MiB, or it comes to a stop; give 1MiB or more"
+            .into());
+    }
+    Ok((stream.to_owned(), bytes))
 }
 
 #[cfg(test)]
@@ -201,6 +213,10 @@ mod tests {
         assert_eq!(stream_size("wagers=1MiB"), Ok(("wagers".into(), 1 << 20)));
         assert_eq!(stream_size("validated=1MiB"), Ok(("validated".into(), 1 << 20)));
         assert!(stream_size("validated-3=1MiB").is_ok());
+        for small in ["validated=1023KiB", "geofenced-0=256KiB", "contributions-12=1"] {
+            assert!(stream_size(small).is_err_and(|error| error.contains("1MiB or more")), "{small}");
+        }
+        assert!(stream_size("allocations=256KiB").is_ok(), "the record may be as small as one likes");
         assert!(stream_size("wager=1MiB").is_err() && stream_size("wagers").is_err());
     }
 }

@@ -72,6 +72,8 @@ fn a_value_that_cannot_be_used_is_78() {
         "--batch",
     );
     check_failure(&["init", "--nats", NOBODY, "--partitions", "65"], 78, "--partitions");
+    let small = ["init", "--nats", NOBODY, "--max-bytes", "validated-0=64KiB"];
+    check_failure(&small, 78, "a lane must be able to hold one frame");
     check_failure(&["up", "--partitions", "0"], 78, "--partitions");
     check_failure(&["up", "--sync", "sometimes"], 78, "--sync");
     check_failure(&["up", "--metrics-port", "65535"], 78, "--metrics-port");
