@@ -15,7 +15,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -261,16 +261,13 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
+    /// Leaves no process behind, whatever has failed before.
     fn drop(&mut self) {
-        self.state().over = true;
-        self.thread.take().unwrap().join().unwrap();
-        for running in self
-            .state()
-            .jobs
-            .values_mut()
-            .flat_map(|job| job.pods.values_mut())
-            .filter_map(|pod| pod.running.as_mut())
-        {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        drop(self.thread.take().map(JoinHandle::join));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let pods = state.jobs.values_mut().flat_map(|job| job.pods.values_mut());
+        for running in pods.filter_map(|pod| pod.running.as_mut()) {
             drop(running.child.kill());
             drop(running.child.wait());
         }
