@@ -135,6 +135,12 @@ fn known() -> BTreeSet<String> {
 
 #[test]
 fn rules_and_dashboards_ask_for_what_there_is() {
+    let files =
+        std::fs::read_dir(monitoring().join("dashboards")).unwrap().map(|file| file.unwrap().file_name());
+    let files: BTreeSet<_> = files.map(|name| format!("dashboards/{}", name.to_str().unwrap())).collect();
+    assert_eq!(files, DASHBOARDS.map(str::to_owned).into(), "no dashboard is left out here");
+    let listed = after(&read("kustomization.yaml"), "- dashboards/").len();
+    assert_eq!(listed, DASHBOARDS.len(), "nor in what is applied");
     let (known, mut asked) = (known(), named(&read("rules.yaml")));
     let mut as_rules = String::from("groups:\n- name: dashboards\n  rules:\n");
     for (dashboard, uid) in DASHBOARDS.into_iter().zip(["jackpot-pipeline", "jackpot-business"]) {

@@ -25,6 +25,12 @@ struct Said {
 }
 
 impl Said {
+    /// Whether the notice carries the time of then, by a clock that is off by so much.
+    fn is_stamped(&self, off_ms: i64) -> bool {
+        let range = self.from.plus(off_ms)..=self.to.plus(off_ms);
+        self.notice.at.is_some_and(|at| range.contains(&at))
+    }
+
     /// Whether the watermark is the clock of then, less the lateness.
     fn follows_the_clock(&self) -> bool {
         let range = self.from.plus(-LATENESS_MS)..=self.to.plus(-LATENESS_MS);
@@ -101,6 +107,10 @@ async fn a_partition_follows_the_clock_once_it_is_idle_and_the_clock_is_right() 
     assert_eq!(astray.1.notice.watermark, event, "a clock that is astray advances nothing");
     assert_eq!(ahead.1.notice.watermark, None);
     assert!(astray.2 && ahead.2, "and alarms");
+    assert!(
+        never.0.is_stamped(0) && astray.1.is_stamped(700) && ahead.1.is_stamped(-700),
+        "a notice carries the broker's time, whatever this machine's clock says"
+    );
 }
 
 /// When the one wager happened.
