@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a check that cannot go on has failed")]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jackpot_core::log::Log;
 use jackpot_core::record::LevelTotals;
@@ -16,6 +17,7 @@ use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 use serde_json::{Value, json};
 use tokio::process::Child;
+use tokio::time::Instant;
 
 use crate::stages::{Process, World, end, until};
 
@@ -25,6 +27,8 @@ mod stages;
 
 /// A stage's process may have so much in memory, built without optimization: what it holds ahead is a few MiB.
 const RESIDENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How long each sync of a slow disk takes.
+const SYNC: Duration = Duration::from_millis(100);
 /// Wagers of a batch: two of them fill a frame.
 const WAGERS: u64 = 500;
 /// Lanes that a few frames fill: the ledger's frames are sums, and smaller.
@@ -154,6 +158,46 @@ async fn nats_a_stage_that_is_held_slows_those_before_it_and_then_all_drains() {
     for lane in [Lane::Validated, Lane::Geofenced, Lane::Contributions] {
         let extent = world.log.extent(&lane.stream(0)).await.unwrap();
         assert!(extent.first > 1, "{lane:?} was trimmed: {extent:?}");
+    }
+    end(processes).await;
+}
+
+/// A broker that answers as late as over a slow disk slows the whole flow and nothing else: no process gathers what it
+/// cannot get rid of, none takes its connection for dead, and all adds up. The broker is held where its syncs would take
+/// long.
+#[tokio::test]
+async fn nats_a_slow_disk_slows_everybody_down_and_no_more() {
+    let world = World::sized(1, &terms(), &LANES).await;
+    let processes = world.stages(&[]).await;
+    let mut source = Source::default();
+    let begun = Instant::now();
+    let (publishing, _) = source.publish(&world, 20);
+    let mut syncs = 0;
+    let flow = async {
+        finished(publishing).await;
+        world.settled(0).await;
+    };
+    let disk = async {
+        loop {
+            world.slow_down(SYNC).await;
+            syncs += 1;
+            if syncs % 5 == 0 {
+                check_bounds(&world, &processes).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = flow => {}
+        () = disk => {}
+    }
+    world.slow_down(Duration::ZERO).await;
+    println!("{syncs} syncs in {:?}", begun.elapsed());
+    assert!(syncs >= 10, "the disk was slow: {syncs}");
+    check_bounds(&world, &processes).await;
+    check_totals(&world, source.batches * WAGERS).await;
+    for process in &processes {
+        process.ready().await;
+        assert!(!process.said().contains("half dead"), "{}: {}", process.stage, process.said());
     }
     end(processes).await;
 }

@@ -78,6 +78,15 @@ impl World {
         command
     }
 
+    /// Lets the broker answer only at the end of each such time, as from a disk whose syncs take that long.
+    pub async fn slow_down(&self, sync: Duration) {
+        let pid = Pid::from_raw(i32::try_from(self.broker.pid().unwrap()).unwrap()).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        sleep(sync).await;
+        kill_process(pid, Signal::CONT).unwrap();
+        sleep(sync / 10).await;
+    }
+
     /// Where a test may keep files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
