@@ -355,6 +355,12 @@ impl<S: Stage> Lane<S> {
         self.done.max(self.resumed)
     }
 
+    /// The last frame that is known to be stored as this lane computed it: unlike its position this never grows by what
+    /// another process stores.
+    pub fn proved(&self) -> u64 {
+        self.settled.0
+    }
+
     /// The last frame of the input that was taken in since the lane resumed, or the one before what it wants next.
     pub fn taken(&self) -> u64 {
         self.done

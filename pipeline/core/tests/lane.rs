@@ -887,6 +887,41 @@ async fn a_contradiction_is_believed_when_it_stays() {
     );
 }
 
+/// A newer build is at work and goes on: what it stores is no progress of the one that cannot read it.
+#[tokio::test(start_paused = true)]
+async fn a_contradiction_is_believed_while_another_process_goes_on() {
+    let input = inputs(&[1; 600]);
+    let log = filled(&input).await;
+    let outputs = outputs_of(Split::default(), &input);
+    let (_stop, shutdown) = watch::channel(false);
+    let context = context(&log, 1, &shutdown);
+    let runner = LaneRunner::new(context.clone(), PARTITION, Split::default());
+    let other = async {
+        let mut appender = log.appender().await.unwrap();
+        for (allocations, contributions) in outputs[0].iter().zip(&outputs[1]) {
+            let later = rules::KNOWN + 1;
+            let allocations = changed::<Allocations>(allocations, |frame| frame.header.rules = later);
+            let contributions = changed::<Contributions>(contributions, |frame| frame.header.rules = later);
+            for (lane, payload) in Split::OUTPUTS.iter().zip([allocations, contributions]) {
+                let subject = lane.subject(PARTITION);
+                let append = Append { subject, headers: Vec::new(), payload, expect: Expect::Any };
+                appender.send(append).await.unwrap();
+                appender.acknowledged().await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if let Err(said) = context.health.ready()
+                && said.starts_with("partition 3 stopped")
+            {
+                return said;
+            }
+        }
+        panic!("it looks again for ever")
+    };
+    let said =
+        tokio::select! { biased; said = other => said, () = drive(&context, runner) => "gone".to_owned() };
+    assert!(said.contains("is written under rules"), "{said}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_replayed_lane_goes_on_from_its_snapshot() {
     let input = inputs(&[1; 60]);

@@ -148,7 +148,7 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
     }
 
     fn progress(&self) -> u64 {
-        self.lane.position()
+        self.lane.proved()
     }
 
     async fn pass(&mut self) -> Result<(), Trouble> {
