@@ -32,6 +32,9 @@ const PORT_ATTEMPTS_MAX: usize = 20;
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// How long a directory may still be held by a server that is going.
 const HELD_MAX: Duration = Duration::from_secs(5);
+/// What tells the server's collector how much memory it should stay below, where the environment says nothing else. A
+/// backlog of gigabytes that is read goes through its caches; without a limit it lets them grow to as much again.
+const MEMORY_LIMIT: (&str, &str) = ("GOMEMLIMIT", "1GiB");
 /// How often a starting server is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -306,7 +309,11 @@ async fn run(
     let errors = file("nats-server.err");
     let stderr = File::create(&errors).map_err(in_file(errors.clone()))?;
     let stdin = lock.try_clone().map_err(BrokerError::Spawn)?;
-    let mut child = Command::new(binary)
+    let mut server = Command::new(binary);
+    if std::env::var_os(MEMORY_LIMIT.0).is_none() {
+        server.env(MEMORY_LIMIT.0, MEMORY_LIMIT.1);
+    }
+    let mut child = server
         .arg("--config")
         .arg(&path)
         .stdin(Stdio::from(stdin))
