@@ -278,7 +278,7 @@ async fn check_room(process: &Process, stream: &str) {
     let bytes = |name| value(name).parse::<u64>().unwrap();
     assert_eq!(bytes("jackpot_stream_bytes_max"), 64 << 10);
     assert!(bytes("jackpot_stream_bytes") * 100 >= 80 * (64 << 10), "{body}");
-    assert!(["0", "+Inf"].contains(&value("jackpot_stream_hours_left").as_str()), "{body}");
+    assert!(["0", "+Inf"].contains(&value("jackpot_stream_seconds_left").as_str()), "{body}");
 }
 
 /// The newest snapshot of a state: the last frame of its input that it holds.

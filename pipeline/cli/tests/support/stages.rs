@@ -94,7 +94,7 @@ impl World {
 
     /// Starts a process of a stage and waits until it serves its port.
     pub async fn stage(&self, stage: &'static str, args: &[&str]) -> Process {
-        self.stage_at(&self.broker.url(), stage, args).await
+        self.stage_at(&self.url(), stage, args).await
     }
 
     /// Where the broker listens.
@@ -104,8 +104,18 @@ impl World {
 
     /// The same for a process that finds the broker there.
     pub async fn stage_at(&self, url: &str, stage: &'static str, args: &[&str]) -> Process {
-        let beside = Path::new(env!("CARGO_BIN_EXE_jackpot")).with_file_name(stage);
-        assert!(beside.exists(), "{} is not there: run `cargo build --workspace`", beside.display());
+        let beside = Path::new(env!("CARGO_BIN_EXE_jackpot")).parent().unwrap();
+        self.run(beside, url, stage, args).await
+    }
+
+    /// The same with a binary of this folder.
+    pub async fn stage_of(&self, folder: &Path, stage: &'static str, args: &[&str]) -> Process {
+        self.run(folder, &self.url(), stage, args).await
+    }
+
+    async fn run(&self, folder: &Path, url: &str, stage: &'static str, args: &[&str]) -> Process {
+        let program = folder.join(stage);
+        assert!(program.exists(), "{} is not there: run `cargo build --workspace`", program.display());
         let (file, said) = tempfile::Builder::new()
             .prefix(stage)
             .suffix(".log")
@@ -113,7 +123,7 @@ impl World {
             .unwrap()
             .keep()
             .unwrap();
-        let child = Command::new(beside)
+        let child = Command::new(program)
             .args(["--nats", url, "--metrics-port", "0"])
             .args(args)
             .stdin(Stdio::null())

@@ -34,6 +34,7 @@ pub fn assert_one_to_one(record: &Record, partition: u16) {
             let place = (entry.sequence, header.sequence, header.partition, header.previous);
             let expect = (number, number, u64::from(partition), previous);
             assert_eq!(place, expect, "{stream}: frame {number} says its place");
+            assert_eq!(header.rules, 1, "{stream}: frame {number} is under the rules of the terms");
             previous = sha256(&entry.payload);
             let index = usize::try_from(number - 1).expect("a length");
             let made_from = if input.is_some() { sha256(&inputs[index].payload) } else { [0; 32] };

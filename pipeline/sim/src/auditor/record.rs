@@ -39,6 +39,7 @@ impl Lost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named as in schemas/frames.md")]
 pub struct Header {
+    pub rules: u64,
     pub partition: u64,
     pub sequence: u64,
     pub terms: u64,
@@ -105,14 +106,14 @@ impl Header {
     pub fn read(frame: &[u8]) -> Self {
         assert_eq!(&frame[..3], b"JPF", "a frame begins with its magic");
         let mut rest = &frame[4..];
-        assert_eq!(uint(&mut rest), 1, "the rules of this build");
+        let rules = uint(&mut rest);
         let (partition, sequence, terms) = (uint(&mut rest), uint(&mut rest), uint(&mut rest));
         // The watermark and the receive time.
         uint(&mut rest);
         uint(&mut rest);
         let (position, count) = (uint(&mut rest), uint(&mut rest));
         let (chain, input, previous) = (digest(&mut rest), digest(&mut rest), digest(&mut rest));
-        Self { partition, sequence, terms, position, count, chain, input, previous }
+        Self { rules, partition, sequence, terms, position, count, chain, input, previous }
     }
 }
 
