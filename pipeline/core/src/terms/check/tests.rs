@@ -481,7 +481,8 @@ fn all_places() -> Vec<(String, String)> {
 }
 
 fn is_required(place: &str) -> bool {
-    const OPTIONAL: [&str; 18] = [
+    const OPTIONAL: [&str; 19] = [
+        "rules",
         "author",
         "authorizer",
         "reason",
