@@ -19,6 +19,9 @@ pub struct Profile {
     pub processes: [usize; 5],
     /// Of 4 processes of a stage that is divided, so many are members; the others run what they are told.
     pub members: u64,
+    /// What each lane that is trimmed holds at most, where it is so little that it fills, and drains behind snapshots.
+    /// Less than [`Profile::LANE_BYTES_MIN`] only until the trouble ends.
+    pub lane_bytes: Option<u64>,
     /// Sources that publish.
     pub sources: usize,
     /// Batches in all, before some are repeated or spoilt.
@@ -57,6 +60,9 @@ pub struct Chaos {
 }
 
 impl Profile {
+    /// A lane that holds less may never take the frame that has gathered before it.
+    pub const LANE_BYTES_MIN: u64 = 100_000;
+
     /// What this seed decides.
     pub fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed, "profile");
@@ -73,12 +79,15 @@ impl Profile {
             stand_by: Duration::from_millis(*dice.pick(&[500, 2_000])),
             snapshot_bytes: *dice.pick(&[1, 2_000, 20_000, u64::MAX]),
         };
+        let mut room = Dice::new(seed, "room");
+        let lane_bytes = (room.below(6) == 0).then(|| *room.pick(&[20_000, 60_000, 150_000]));
         let (sources, batches) = (dice.between(1, 4), dice.between(20, 120));
         let busy_s = dice.between(10, 40);
         let loss = (!quiet && dice.below(8) == 0).then(|| dice.between(3_000, busy_s * 1_000 - 2_000));
         Self {
             stages,
             processes: [0; 5].map(|_| *dice.pick(&[0, 1, 1, 2, 2, 3])),
+            lane_bytes,
             members: *dice.pick(&[0, 0, 0, 2, 4, 4, 4, 4]),
             sources: usize::try_from(sources).expect("a small number"),
             batches: usize::try_from(if dice.below(10) == 0 { batches * 3 } else { batches })

@@ -120,6 +120,7 @@ impl World {
     async fn live(self, seed: u64, profile: Profile) -> Report {
         let workload = Workload::draw(seed, &profile);
         let revisions: Vec<Value> = workload.revisions.iter().map(|(_, terms)| terms.clone()).collect();
+        self.hold_lanes(&profile, profile.lane_bytes).await;
         let outside = self.admit(seed, &profile, workload);
         let mut mischief = Mischief::new(
             self.fleet.clone(),
@@ -135,6 +136,9 @@ impl World {
         self.trace.say(format_args!("all trouble ends"));
         self.network.set_weather(Weather::FAIR);
         self.fleet.borrow_mut().heal(profile.members > 0);
+        if profile.lane_bytes < Some(Profile::LANE_BYTES_MIN) {
+            self.hold_lanes(&profile, None).await;
+        }
         if !self.lost().is_empty() {
             self.apply_again(&profile, &revisions);
         }
@@ -194,6 +198,15 @@ impl World {
         self.handle.spawn(group, Box::pin(work));
         outside.push(group);
         outside
+    }
+
+    /// Lets the lanes that are trimmed hold so many bytes, or what they are set up with.
+    async fn hold_lanes(&self, profile: &Profile, bytes: Option<u64>) {
+        for lane in [Lane::Validated, Lane::Geofenced, Lane::Contributions] {
+            for partition in 0..profile.stages.partitions {
+                self.network.limit(&lane.stream(partition), bytes).await;
+            }
+        }
     }
 
     fn lost(&self) -> Lost {

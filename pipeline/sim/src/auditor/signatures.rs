@@ -50,7 +50,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
             bytes.push(u8::try_from(bits >> held & 0xff).expect("eight bits"));
         }
     }
-    (text.len() % 4 == 0 && text.len() - digits.len() <= 2).then_some(bytes)
+    (text.len().is_multiple_of(4) && text.len() - digits.len() <= 2).then_some(bytes)
 }
 
 #[cfg(test)]
