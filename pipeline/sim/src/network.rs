@@ -163,15 +163,27 @@ impl Network {
         self.state().weather = weather;
     }
 
-    /// The broker goes away, and comes back without what it had not synced: of some streams, the last few messages.
+    /// The broker goes away, and comes back without what it had not synced: of some streams, whichever, or those before a
+    /// place in the flow, the last few messages.
     pub async fn lose_tail(&self, down: Duration) {
         for host in self.hosts() {
             self.cut(host, down);
         }
+        let flow = ["wagers", "validated", "geofenced", "allocations", "contributions", "audit"];
+        let until = {
+            let State { dice, .. } = &mut *self.state();
+            (dice.below(2) == 0).then(|| dice.place(flow.len()))
+        };
         for settings in &self.settings {
             let count = {
                 let State { dice, .. } = &mut *self.state();
-                if dice.below(3) == 0 { dice.between(1, 12) } else { 0 }
+                let kind = settings.name.split('-').next();
+                let place = flow.iter().position(|name| Some(*name) == kind);
+                let loses = match until {
+                    Some(until) => place.is_some_and(|place| (1..=until).contains(&place)),
+                    None => dice.below(3) == 0,
+                };
+                if loses { dice.between(1, 12) } else { 0 }
             };
             let Ok(Extent { first, last, .. }) = self.broker.extent(&settings.name).await else { continue };
             // A stream is trimmed behind what was stored long before: that was synced, and so is what is kept first.

@@ -93,6 +93,8 @@ impl Session {
         }
         if dice.below(14) == 0 {
             dice.pick(WAYS)(&mut wager);
+        } else if dice.below(25) == 0 {
+            travel(&mut wager);
         }
         wager
     }
@@ -112,6 +114,13 @@ impl Home {
         }
         location
     }
+}
+
+/// The other end of the world, for most: a journey that nobody makes.
+fn travel(wager: &mut Value) {
+    wager["location"] = json!({
+        "latitude": 36.17, "longitude": -115.14, "accuracy_m": 100, "checked_at": wager["occurred_at"],
+    });
 }
 
 /// Ways to change a wager; most make it one that is refused.
@@ -142,12 +151,6 @@ const WAYS: &[fn(&mut Value)] = &[
     |wager| wager["location"] = json!({ "jurisdiction": "US", "checked_at": wager["occurred_at"] }),
     |wager| wager["location"] = json!({ "jurisdiction": "US-UT", "checked_at": wager["occurred_at"] }),
     |wager| wager["location"] = json!({ "jurisdiction": "MT", "checked_at": "2026-06-08T18:00:00Z" }),
-    |wager| {
-        // The other end of the world: a journey that nobody makes.
-        wager["location"] = json!({
-            "latitude": 36.17, "longitude": -115.14, "accuracy_m": 100, "checked_at": wager["occurred_at"],
-        });
-    },
     |wager| wager["hits"] = json!([7, {}, { "pool": "mega", "level": "nobody" }]),
     |wager| {
         wager["hits"] = json!([{ "pool": "mega", "level": "minor" }, { "pool": "mega", "level": "minor" }])
