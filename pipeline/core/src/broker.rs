@@ -310,7 +310,9 @@ async fn run(
     let stderr = File::create(&errors).map_err(in_file(errors.clone()))?;
     let stdin = lock.try_clone().map_err(BrokerError::Spawn)?;
     let mut server = Command::new(binary);
-    if std::env::var_os(MEMORY_LIMIT.0).is_none() {
+    #[expect(clippy::disallowed_methods, reason = "it is a setting of the server, which inherits it")]
+    let limited = std::env::var_os(MEMORY_LIMIT.0).is_some();
+    if !limited {
         server.env(MEMORY_LIMIT.0, MEMORY_LIMIT.1);
     }
     let mut child = server

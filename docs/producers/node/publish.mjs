@@ -4,11 +4,13 @@
 //     publish.mjs --url nats://127.0.0.1:4222 [--secret whsec_…] FILE     (FILE may be -, standard input)
 //
 // Each line goes, its bytes unchanged, to wagers.<operator>.<source>, one after the other. For each acknowledgement
-// there is one line of JSON on standard output: {"stream": …, "seq": …, "sequence": …}. Exit 1 when a batch was not
-// acknowledged; those after it are not published, so that the order of a source is kept. Running it again is safe.
+// there is one line of JSON on standard output: {"stream": …, "seq": …, "sequence": …}. What is not acknowledged is
+// published again, the very same bytes, since that is always safe. Exit 1 when a batch was not acknowledged after all;
+// those after it are not published, so that the order of a source is kept. Running it again is safe.
 // With --secret, batches are signed as Standard Webhooks say.
 
 import { readFileSync } from "node:fs";
+import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
 import { jetstream } from "@nats-io/jetstream";
@@ -16,6 +18,8 @@ import { connect, headers } from "@nats-io/transport-node";
 import { Webhook } from "standardwebhooks";
 
 const ACKNOWLEDGED_WITHIN_MS = 10_000;
+const ATTEMPTS = 10;
+const PAUSE_MS = 1_000;
 
 /** The headers that sign a batch: HMAC-SHA256 over id.timestamp.body. */
 function signature(secret, batch, line) {
@@ -28,16 +32,32 @@ function signature(secret, batch, line) {
   return signed;
 }
 
+/** Publishes a batch until it is acknowledged: only then is it known to be stored. */
+async function acknowledged(stream, batch, line, secret) {
+  const subject = `wagers.${batch.operator}.${batch.source}`;
+  const signed = secret ? signature(secret, batch, line) : undefined;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await stream.publish(subject, line, { timeout: ACKNOWLEDGED_WITHIN_MS, headers: signed });
+    } catch (error) {
+      // No answer, or the stream is full, or the broker is away: it will pass. An argument that is wrong will not.
+      if (attempt === ATTEMPTS || error.name === "InvalidArgumentError") {
+        throw error;
+      }
+      console.error(`publish.mjs: again in ${PAUSE_MS / 1000} s: ${error.name}: ${error.message}`);
+      await setTimeout(PAUSE_MS);
+    }
+  }
+}
+
 async function publish(url, lines, secret) {
-  const connection = await connect({ servers: url, maxReconnectAttempts: 5, timeout: 5_000 });
+  const connection = await connect({ servers: url.split(","), maxReconnectAttempts: 5, timeout: 5_000 });
   try {
     const stream = jetstream(connection);
     for (const line of lines) {
+      // Whole numbers above 2^53 are read wrongly here; they are only printed and signed, so keep sequences below.
       const batch = JSON.parse(line);
-      const ack = await stream.publish(`wagers.${batch.operator}.${batch.source}`, line, {
-        timeout: ACKNOWLEDGED_WITHIN_MS,
-        headers: secret ? signature(secret, batch, line) : undefined,
-      });
+      const ack = await acknowledged(stream, batch, line, secret);
       console.log(JSON.stringify({ stream: ack.stream, seq: ack.seq, sequence: batch.sequence }));
     }
   } finally {

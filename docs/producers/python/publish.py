@@ -4,8 +4,9 @@
     publish.py --url nats://127.0.0.1:4222 [--secret whsec_…] FILE     (FILE may be -, standard input)
 
 Each line goes, its bytes unchanged, to wagers.<operator>.<source>, one after the other. For each acknowledgement
-there is one line of JSON on standard output: {"stream": …, "seq": …, "sequence": …}. Exit 1 when a batch was not
-acknowledged; those after it are not published, so that the order of a source is kept. Running it again is safe.
+there is one line of JSON on standard output: {"stream": …, "seq": …, "sequence": …}. What is not acknowledged is
+published again, the very same bytes, since that is always safe. Exit 1 when a batch was not acknowledged after all;
+those after it are not published, so that the order of a source is kept. Running it again is safe.
 With --secret, batches are signed as Standard Webhooks say.
 """
 
@@ -16,9 +17,13 @@ import sys
 from datetime import datetime, timezone
 
 import nats
+from nats.errors import MaxPayloadError
+from nats.js.api import PubAck
 from standardwebhooks import Webhook
 
 ACKNOWLEDGED_WITHIN_S = 10
+ATTEMPTS = 10
+PAUSE_S = 1
 
 
 def signature(secret: str, batch: dict, line: bytes) -> dict[str, str]:
@@ -32,21 +37,34 @@ def signature(secret: str, batch: dict, line: bytes) -> dict[str, str]:
     }
 
 
+async def acknowledged(stream: nats.js.JetStreamContext, batch: dict, line: bytes, secret: str | None) -> PubAck:
+    """Publishes a batch until it is acknowledged: only then is it known to be stored."""
+    subject = f"wagers.{batch['operator']}.{batch['source']}"
+    headers = signature(secret, batch, line) if secret else None
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await stream.publish(subject, line, timeout=ACKNOWLEDGED_WITHIN_S, headers=headers)
+        except MaxPayloadError:
+            raise
+        except Exception as error:  # No answer, or the stream is full, or the broker is away: it will pass.
+            if attempt == ATTEMPTS:
+                raise
+            print(f"publish.py: again in {PAUSE_S} s: {type(error).__name__}: {error}", file=sys.stderr)
+            await asyncio.sleep(PAUSE_S)
+
+
 async def publish(url: str, lines: list[bytes], secret: str | None) -> None:
     async def note(error: Exception) -> None:
         print(f"publish.py: {error}", file=sys.stderr)
 
-    connection = await nats.connect(url, max_reconnect_attempts=5, connect_timeout=5, error_cb=note)
+    connection = await nats.connect(
+        url.split(","), allow_reconnect=True, max_reconnect_attempts=5, connect_timeout=5, error_cb=note
+    )
     try:
         stream = connection.jetstream()
         for line in lines:
             batch = json.loads(line)
-            ack = await stream.publish(
-                f"wagers.{batch['operator']}.{batch['source']}",
-                line,
-                timeout=ACKNOWLEDGED_WITHIN_S,
-                headers=signature(secret, batch, line) if secret else None,
-            )
+            ack = await acknowledged(stream, batch, line, secret)
             answer = {"stream": ack.stream, "seq": ack.seq, "sequence": batch["sequence"]}
             print(json.dumps(answer), flush=True)
     finally:
