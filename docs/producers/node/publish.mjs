@@ -78,5 +78,6 @@ try {
   await publish(values.url, text.split("\n").filter((line) => line.trim()), values.secret);
 } catch (error) {
   console.error(`publish.mjs: not acknowledged: ${error.name}: ${error.message}`);
-  process.exitCode = 1;
+  // At once: a connection that failed half-way may hold the process.
+  process.exit(1);
 }
