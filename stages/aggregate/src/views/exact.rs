@@ -21,6 +21,9 @@ use crate::views::{Named, Slices, shown_text};
 /// Messages in flight at most; they are small.
 const IN_FLIGHT_MAX: usize = 256;
 
+/// How many of the last messages of the view are compared with the commits at a start.
+const CHECKED: usize = 64;
+
 /// Which view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -120,7 +123,7 @@ impl<L: Log> ExactView<L> {
                 self.sent
             ))));
         }
-        self.check_last(commits).await?;
+        self.check_end(commits).await?;
         let (mut low, mut high) = (1, commits + 1);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -130,32 +133,43 @@ impl<L: Log> ExactView<L> {
         Ok(low)
     }
 
-    /// That the last message of the view is the one that is committed in its place: commits that lost their tail and grew
-    /// again may be as long as they were.
-    async fn check_last(&self, commits: u64) -> Result<(), Trouble> {
+    /// That the last messages of the view are those that are committed in their places: commits that lost their tail and
+    /// grew again may be as long as they were, and end alike.
+    async fn check_end(&self, commits: u64) -> Result<(), Trouble> {
         let (log, stream) = (&self.context.log, self.kind.stream());
-        let Some(last) = log.get(stream, self.sent).await? else { return Ok(()) };
-        let shown = shown_text(&last)?;
-        let commit = Named::read(shown)?.commit;
-        let foreign = || {
-            Contradiction(format!(
-                "message {} of {stream} is not what commit {commit} holds in its place: commits lost acknowledged \
-                 messages and grew again, or one of them was changed; restore both streams from a backup and let \
-                 `jackpot verify` tell which is right",
-                self.sent
-            ))
-        };
-        if !(1..=commits).contains(&commit) {
-            return Err(foreign().into());
+        let mut holding: Option<Entry> = None;
+        for sequence in (1..=self.sent).rev().take(CHECKED) {
+            let Some(message) = log.get(stream, sequence).await? else { break };
+            let shown = shown_text(&message)?;
+            let commit = Named::read(shown)?.commit;
+            let entry = match holding.take().filter(|entry| entry.sequence == commit) {
+                Some(entry) => entry,
+                None if (1..=commits).contains(&commit) => stored(log, topology::COMMITS, commit).await?,
+                None => return Err(self.foreign(sequence, commit).into()),
+            };
+            if !self.is_held(&entry, sequence, shown)? {
+                return Err(self.foreign(sequence, commit).into());
+            }
+            holding = Some(entry);
         }
-        let entry = stored(log, topology::COMMITS, commit).await?;
-        let slices = Slices::read(&entry)?;
+        Ok(())
+    }
+
+    /// Whether a commit holds this as the view's message with this sequence.
+    fn is_held(&self, commit: &Entry, sequence: u64, shown: &str) -> Result<bool, Contradiction> {
+        let slices = Slices::read(commit)?;
         let total = self.kind.count(&slices.counts);
         let mut held = (1..=total).rev().zip(self.kind.entries(slices).into_iter().rev());
-        match held.find(|&(sequence, _)| sequence == self.sent) {
-            Some((_, json)) if json.get() == shown => Ok(()),
-            _ => Err(foreign().into()),
-        }
+        Ok(held.any(|(place, json)| place == sequence && json.get() == shown))
+    }
+
+    fn foreign(&self, sequence: u64, commit: u64) -> Contradiction {
+        let stream = self.kind.stream();
+        Contradiction(format!(
+            "message {sequence} of {stream} is not what commit {commit} holds in its place: commits lost acknowledged \
+             messages and grew again, or one of them was changed; restore both streams from a backup and let `jackpot \
+             verify` tell which is right"
+        ))
     }
 
     async fn count_at(&self, commit: u64) -> Result<u64, Trouble> {
