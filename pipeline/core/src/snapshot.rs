@@ -372,13 +372,20 @@ impl<L: Log> Archivist<L> {
         (desk, Self { context, key, partitions, handed, state })
     }
 
-    /// Works until the process is told to stop. What fails is tried again with the next snapshot.
+    /// Works until the process is told to stop, and leaves then what it is at: it may be cut off anywhere, as a process
+    /// may die. What fails is tried again with the next snapshot.
     pub async fn run(mut self) {
+        let context = self.context.clone();
+        tokio::select! {
+            biased;
+            () = context.stopped() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&mut self) {
         while !self.look().await {
             self.context.pause(FAILED_PAUSE).await;
-            if self.context.stopping() {
-                return;
-            }
         }
         self.state.busy.send_replace(false);
         let mut looked = Instant::now();
@@ -387,7 +394,6 @@ impl<L: Log> Archivist<L> {
             let interval = if crowded { CROWDED_INTERVAL } else { LOOK_INTERVAL };
             let frozen = tokio::select! {
                 biased;
-                () = self.context.stopped() => return,
                 frozen = self.handed.recv() => frozen,
                 () = sleep_until(looked + interval) => {
                     looked = Instant::now();

@@ -194,6 +194,15 @@ pub fn settled(entry: &crate::log::Entry) -> u64 {
     header.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
+/// A header of `sources`: the SHA-256 of the message of allocations that a state was counted up to.
+pub const COUNTED: &str = "Jackpot-Counted";
+
+/// What a message's [`COUNTED`] says, where it says anything.
+pub fn counted(entry: &crate::log::Entry) -> Option<Digest> {
+    let header = entry.headers.iter().find(|(name, _)| name == COUNTED);
+    header.and_then(|(_, value)| Digest::parse(value))
+}
+
 /// `terms.revision.<n>`: the claim of a revision's number.
 pub fn terms_revision(revision: u64) -> String {
     format!("{TERMS}.revision.{revision}")

@@ -1,11 +1,13 @@
 //! The view `sources`: what has become of each source's batches, thinned to one message a second each. A producer
 //! that lost its counter starts from here. One part per partition; it reads `allocations-p`, where the fate of every
-//! batch stands, and goes on behind the last frame that the view says it has shown.
+//! batch stands, and goes on behind the last frame that the view says it has shown; where another frame is in its
+//! place by now, it counts anew from the first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jackpot_core::digest::Digest;
 use jackpot_core::frame::Frame;
 use jackpot_core::frame::allocations::{Allocation, Allocations};
 use jackpot_core::frame::batch::{Accepted, Batch, Verdict};
@@ -16,8 +18,9 @@ use jackpot_core::recovery::Trouble;
 use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::terms::Terms;
-use jackpot_core::topology::{self, Lane, SETTLED};
+use jackpot_core::topology::{self, COUNTED, Lane, SETTLED};
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::warn;
 
 /// Between the acknowledgement of one message of a source and the next one (contract, section 5): what is stored is
 /// then at least so far apart.
@@ -38,6 +41,8 @@ pub struct SourcesView<L> {
     terms: Option<u64>,
     /// The last frame that was read.
     read: u64,
+    /// Its message, where it was read here.
+    message: Bytes,
     recalled: Recalled,
 }
 
@@ -50,6 +55,8 @@ struct Recalled {
     own: u64,
     /// Up to which frame everything is shown by then.
     settled: u64,
+    /// The last frame that any state was counted up to, and its digest.
+    counted: (u64, Option<Digest>),
 }
 
 /// A source as the view knows it.
@@ -66,8 +73,8 @@ impl<L: Log> SourcesView<L> {
     pub fn new(context: Context<L>, partition: u16, partitions: u16) -> Self {
         let part = format!("view sources of partition {partition}");
         let name = Name { name: part, label: format!("sources-{partition}") };
-        let (sources, lasts, recalled) = Default::default();
-        Self { context, name, partition, partitions, sources, lasts, terms: None, read: 0, recalled }
+        let (sources, lasts, message, recalled) = Default::default();
+        Self { context, name, partition, partitions, sources, lasts, terms: None, read: 0, message, recalled }
     }
 
     /// Takes back what the view shows of this partition's sources, and goes on behind that.
@@ -86,7 +93,23 @@ impl<L: Log> SourcesView<L> {
             ))));
         }
         self.read = settled;
+        if !self.is_counted_right().await? {
+            let (frame, _) = self.recalled.counted;
+            warn!(
+                partition = self.partition,
+                frame, "allocations lost what was counted and grew again: all sources are counted anew"
+            );
+            self.sources.clear();
+            self.read = 0;
+        }
         Ok(())
+    }
+
+    /// Whether the last frame that was counted is the one that is in its place: each names the one before, so all are.
+    async fn is_counted_right(&self) -> Result<bool, Trouble> {
+        let (frame, Some(digest)) = self.recalled.counted else { return Ok(true) };
+        let entry = self.context.log.get(&Lane::Allocations.stream(self.partition), frame).await?;
+        Ok(entry.is_some_and(|entry| Digest::of(&entry.payload) == digest))
     }
 
     /// The last frame of allocations.
@@ -124,6 +147,9 @@ impl<L: Log> SourcesView<L> {
         }
         self.recalled.own = entry.sequence;
         self.recalled.settled = self.recalled.settled.max(topology::settled(entry));
+        if state.frame >= self.recalled.counted.0 {
+            self.recalled.counted = (state.frame, topology::counted(entry));
+        }
         let name = state.source.clone();
         self.lasts.insert(entry.subject.to_string(), entry.sequence);
         // When it was stored is not known here: it may have been just now.
@@ -152,7 +178,7 @@ impl<L: Log> SourcesView<L> {
                 shown.due_since.get_or_insert(entry.sequence);
             }
         }
-        self.read = entry.sequence;
+        (self.read, self.message) = (entry.sequence, entry.payload.clone());
         Ok(())
     }
 
@@ -198,7 +224,9 @@ impl<L: Log> SourcesView<L> {
         let expect = Expect::LastOfSubject(self.lasts.get(&subject).copied().unwrap_or(0));
         let waiting = self.sources.values().filter_map(|shown| shown.due_since).min();
         let settled = waiting.map_or(self.read, |since| since - 1);
-        Append { subject, headers: vec![(SETTLED.into(), settled.to_string())], payload, expect }
+        let counted = Digest::of(&self.message);
+        let headers = vec![(SETTLED.into(), settled.to_string()), (COUNTED.into(), counted.to_string())];
+        Append { subject, headers, payload, expect }
     }
 
     /// A message is stored: how soon another one of the source may follow.

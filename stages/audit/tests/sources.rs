@@ -229,3 +229,22 @@ async fn a_new_start_of_the_numbers_forgets_what_is_missing() {
     source.viewed(async |source| source.accept(3).await).await;
     source.check(json!({"highest": 3, "batches": 4, "missing": [[1, 2]]})).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_the_log_lost_what_was_counted_and_grew_again_all_is_counted_anew() {
+    let mut source = Source::new().await;
+    let two = async |source: &mut Source| {
+        source.accept(5).await;
+        source.accept(6).await;
+    };
+    source.viewed(two).await;
+    source.check(json!({"highest": 6, "batches": 2})).await;
+    // Frame 2 is lost, and is another one by now; the view had counted the first one up to there.
+    source.log.lose(&Lane::Allocations.stream(0), 1);
+    source.frame = 1;
+    source.refuse().await;
+    source.viewed(async |source| source.accept(6).await).await;
+    source.check(json!({"highest": 6, "batches": 2, "refused_batches": 1, "missing": []})).await;
+    source.viewed(async |source| source.accept(7).await).await;
+    source.check(json!({"highest": 7, "batches": 3, "refused_batches": 1})).await;
+}
