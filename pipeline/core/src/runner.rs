@@ -47,7 +47,7 @@ const SNAPSHOT_BYTES: u64 = 8 * 1024 * 1024;
 const STAND_BY_POLL: Duration = Duration::from_millis(200);
 /// How long a part waits for its last acknowledgements when it is told to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
-/// How long a part may take to leave in all; then it is left where it is, since starting again is always safe.
+/// How long a part may take to leave in all, whatever it is at; then it is left there, since starting again is always safe.
 const LEAVE_MAX: Duration = Duration::from_secs(12);
 /// The longest pause in a contest: more would be felt where the other one leaves.
 const CONTEST_PAUSE_MAX: Duration = Duration::from_millis(250);
@@ -267,19 +267,27 @@ pub async fn stored<L: Log>(log: &L, stream: &str, sequence: u64) -> Result<Entr
 pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
     let name = part.name().clone();
     context.health.set(&name.name, Condition::Starting);
+    let overdue = async {
+        context.stopped().await;
+        sleep(LEAVE_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        () = keep_at_work(context, &name, &mut part) => {}
+        () = overdue => {}
+    }
+    context.metrics.left(&name.label);
+}
+
+async fn keep_at_work<L: Log, P: Part>(context: &Context<L>, name: &Name, part: &mut P) {
     let spread = name.label.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
     let mut backoff = Backoff::new(context.seed.wrapping_add(spread));
     let mut contest = Backoff::new(context.seed.wrapping_add(spread));
     let mut contradictions = 0;
     while !context.stopping() {
         let (before, begun) = (part.progress(), Instant::now());
-        let trouble = match in_time(context, part.pass()).await {
-            Some(Err(trouble)) => trouble,
-            Some(Ok(())) => {
-                say_goodbye(context, &name).await;
-                break;
-            }
-            None => break,
+        let Err(trouble) = part.pass().await else {
+            return say_goodbye(context, name).await;
         };
         if part.progress() > before {
             backoff.reset();
@@ -295,7 +303,7 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
                 continue;
             }
         }
-        context.report(&name, &trouble);
+        context.report(name, &trouble);
         match trouble {
             Trouble::Contradiction(_) => context.stopped().await,
             Trouble::Fenced(_) if context.stand_by.is_zero() => {
@@ -304,7 +312,7 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
                 }
                 context.pause(contest.next_pause().min(CONTEST_PAUSE_MAX)).await;
             }
-            Trouble::Fenced(_) => stand_by(context, &mut part, &mut backoff).await,
+            Trouble::Fenced(_) => stand_by(context, part, &mut backoff).await,
             Trouble::Full(_) => {
                 let mut gate = context.metrics.gate(&name.label);
                 gate.open(false);
@@ -312,20 +320,6 @@ pub async fn drive<L: Log, P: Part>(context: &Context<L>, mut part: P) {
             }
             Trouble::Stalled(_) | Trouble::Transient(_) => context.pause(backoff.next_pause()).await,
         }
-    }
-    context.metrics.left(&name.label);
-}
-
-/// A pass to its end; `None` where it has not left in time after the process was told to stop.
-async fn in_time<L: Log, T>(context: &Context<L>, pass: impl Future<Output = T>) -> Option<T> {
-    let overdue = async {
-        context.stopped().await;
-        sleep(LEAVE_MAX).await;
-    };
-    tokio::select! {
-        biased;
-        passed = pass => Some(passed),
-        () = overdue => None,
     }
 }
 
