@@ -3,7 +3,7 @@
 //! Only the client that talks to the server is the pipeline's; none of its formats is read by its own code.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jackpot_core::log::jetstream::{ConnectSettings, JetStream};
@@ -13,7 +13,7 @@ use sim::auditor::books::hit;
 use sim::auditor::record::{Header, hex, leaves, sha256};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::model::{self, Raw, list, pico, text};
 
