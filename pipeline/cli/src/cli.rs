@@ -7,8 +7,8 @@ use jackpot_core::telemetry;
 
 use crate::server::CONNECT_MAX;
 use crate::{
-    bench, chaos, completions, explain, frame, init, load, publish, status, terms, up, verify, views, wait,
-    watch,
+    bench, chaos, completions, explain, frame, init, load, publish, serve, status, terms, up, verify, views,
+    wait, watch,
 };
 
 /// The operator's command of the jackpot pipeline.
@@ -55,6 +55,8 @@ enum Command {
     Refusals(views::Args),
     /// Shows jackpots, rates and hits, live.
     Watch(watch::Args),
+    /// Serves the live page of jackpots, rates and hits; reads only.
+    Serve(serve::Args),
     /// Shows who works on what, how far it is, and what stands in the way.
     Status(status::Args),
     /// Shows what has become of each source's batches.
@@ -108,6 +110,7 @@ async fn dispatch(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
         Command::Refusals(args) => view(&views::REFUSALS, &args, out).await,
         Command::Sources(args) => view(&views::SOURCES, &args, out).await,
         Command::Watch(args) => watch::run(&args.server.connect(CONNECT_MAX).await?, out).await,
+        Command::Serve(args) => serve::run(&args, out).await,
         Command::Status(args) => status::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Explain(args) => explain::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,
         Command::Verify(args) => verify::run(&args, &args.server.connect(CONNECT_MAX).await?, out).await,

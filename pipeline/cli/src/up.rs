@@ -8,6 +8,7 @@ pub mod probe;
 pub mod stages;
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,13 +21,15 @@ use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::log::jetstream::setup::SetUp;
 use jackpot_core::refusal::StageName;
 use jackpot_core::terms::{Terms, store};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::exit::Unusable;
 use crate::keys::KeysFlag;
 use crate::server::{self, Credentials};
-use crate::{init, terms};
+use crate::{init, serve, terms};
 use fleet::Fleet;
 use stages::{Place, Places};
 
@@ -34,6 +37,8 @@ use stages::{Place, Places};
 const SERVER_MAX: Duration = Duration::from_secs(60);
 /// Where a NATS server listens by custom.
 const NATS_PORT: u16 = 4222;
+/// Where the live page is served, below the metrics ports.
+const PAGE_PORT: u16 = 9590;
 /// How often it is said what is still waited for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
@@ -76,6 +81,12 @@ pub struct Args {
     /// When the own server acknowledges: after an fsync, or (for trials) before it.
     #[arg(long, value_enum, default_value_t = SyncMode::Always)]
     sync: SyncMode,
+    /// The port of the live page on this machine; another one is taken where it is in use; 0: any that is free.
+    #[arg(long, value_name = "PORT", default_value_t = PAGE_PORT)]
+    page_port: u16,
+    /// Serve no live page.
+    #[arg(long, conflicts_with = "page_port")]
+    no_page: bool,
     /// Add live traffic, and print the totals as they grow.
     #[arg(long)]
     demo: bool,
@@ -161,7 +172,9 @@ async fn bring_up(
     while let Err(error) = terms::running(&log, terms.revision, Instant::now() + SAY_EVERY).await {
         eprintln!("jackpot: {error:#}");
     }
-    say_where(&home, &places, partitions, &terms, out)?;
+    let mut page = JoinSet::new();
+    let page_at = args.serve_page(&log, &mut page).await;
+    say_where(&home, &places, page_at, partitions, &terms, out)?;
     if args.demo {
         return demo::run(&log, &terms, keys, out).await;
     }
@@ -257,6 +270,7 @@ async fn wait_ready(place: Place) {
 fn say_where(
     home: &Home,
     places: &Places,
+    page: Option<SocketAddr>,
     partitions: u16,
     terms: &Terms,
     out: &mut impl Write,
@@ -266,6 +280,9 @@ fn say_where(
     }
     for place in places.all() {
         writeln!(out, "{:<10} http://127.0.0.1:{}/metrics", place.stage.as_str(), place.port)?;
+    }
+    if let Some(page) = page {
+        writeln!(out, "{:<10} http://{page}/", "page")?;
     }
     writeln!(
         out,
@@ -296,6 +313,38 @@ impl Args {
         let terms = terms::parse(&name, &terms::read(file)?, &mut std::io::stderr())?;
         terms::find_keys(&name, &terms, &self.keys, keys)?;
         Ok(Some((name, terms)))
+    }
+
+    /// Serves the live page as long as `page` lives; gives where. What goes wrong with it is said, and stops nothing else.
+    async fn serve_page(&self, log: &JetStream, page: &mut JoinSet<()>) -> Option<SocketAddr> {
+        if self.no_page {
+            return None;
+        }
+        let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, self.page_port)).await {
+            Ok(listener) => Ok(listener),
+            Err(error) => {
+                eprintln!(
+                    "jackpot: port {} for the page cannot be used ({error}); taking another one",
+                    self.page_port
+                );
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+            }
+        };
+        match listener.and_then(|listener| Ok((listener.local_addr()?, listener))) {
+            Ok((address, listener)) => {
+                let served = serve::serve(log.clone(), listener);
+                page.spawn(async {
+                    if let Err(error) = served.await {
+                        eprintln!("jackpot: {error:#}; all else goes on");
+                    }
+                });
+                Some(address)
+            }
+            Err(error) => {
+                eprintln!("jackpot: the page cannot be served ({error}); all else goes on");
+                None
+            }
+        }
     }
 }
 

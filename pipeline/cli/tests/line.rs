@@ -115,7 +115,10 @@ fn nats_up_mends_what_dies_and_ends_with_all_that_it_started() {
     let (dir, base) = (dir.to_str().unwrap(), five_ports());
     let ports = base.to_string();
     let flags = ["--dir", dir, "--nats-port", "0", "--metrics-port", &ports, "--sync", "relaxed"];
-    let up = Up::start(&[&flags[..], &["--partitions", "2"]].concat());
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let page = taken.local_addr().unwrap().port().to_string();
+    let up = Up::start(&[&flags[..], &["--partitions", "2", "--page-port", &page]].concat());
+    assert!(get(&up.address("page"), "/").is_some(), "the page is on another port where its own is taken");
     assert!(up.lines[0].contains("--sync relaxed: FOR TRIALS"), "{:?}", up.lines);
     for (port, stage) in (base..).zip(STAGES) {
         assert_eq!(
@@ -141,7 +144,7 @@ fn nats_up_mends_what_dies_and_ends_with_all_that_it_started() {
     let wait = jackpot(&["wait", "--nats", &url, "--timeout", "60s"]).output().unwrap();
     assert!(wait.status.success(), "{}", said(&wait));
 
-    let addresses: Vec<_> = STAGES.iter().chain(&["nats"]).map(|name| up.address(name)).collect();
+    let addresses: Vec<_> = STAGES.iter().chain(&["nats", "page"]).map(|name| up.address(name)).collect();
     up.interrupt();
     for address in addresses {
         assert!(TcpStream::connect(&address).is_err(), "nobody listens on {address} any more");

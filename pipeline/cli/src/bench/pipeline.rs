@@ -30,7 +30,16 @@ impl Pipeline {
         let file = dir.path().join("terms.json");
         std::fs::write(&file, terms.document())?;
         let mut up = Command::new(std::env::current_exe()?)
-            .args(["up", "--nats-port", "0", "--metrics-port", "0", "--sync", sync_name(args.sync)])
+            .args([
+                "up",
+                "--nats-port",
+                "0",
+                "--metrics-port",
+                "0",
+                "--no-page",
+                "--sync",
+                sync_name(args.sync),
+            ])
             .arg("--dir")
             .arg(dir.path().join("data"))
             .arg("--terms")

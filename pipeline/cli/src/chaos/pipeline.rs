@@ -78,7 +78,7 @@ impl Pipeline {
         let said = self.dir.join("up.log");
         let said_file = File::options().create(true).append(true).open(&said)?;
         let mut up = Command::new(std::env::current_exe()?)
-            .args(["up", "--nats-port", &self.ports[0].to_string()])
+            .args(["up", "--no-page", "--nats-port", &self.ports[0].to_string()])
             .args(["--metrics-port", &self.ports[1].to_string()])
             .args(&self.flags)
             .arg("--dir")

@@ -33,7 +33,12 @@ impl Pipeline {
     pub fn start(dir: &Path, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         check_stages();
         let mut command = jackpot();
-        command.arg("up").arg("--dir").arg(dir).args(["--nats-port", "0", "--metrics-port", "0"]).args(flags);
+        command
+            .arg("up")
+            .arg("--dir")
+            .arg(dir)
+            .args(["--nats-port", "0", "--metrics-port", "0", "--page-port", "0"])
+            .args(flags);
         command.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut up = command.stderr(log_file(dir)).spawn().expect("`jackpot up` starts");
         let lines = read_lines(up.stdout.take().unwrap());
