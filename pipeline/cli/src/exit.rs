@@ -61,7 +61,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// The error and its causes on one line, none of them told twice.
-fn sentence(error: &anyhow::Error) -> String {
+pub fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");

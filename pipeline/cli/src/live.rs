@@ -53,6 +53,18 @@ impl Pulse {
     }
 }
 
+/// Why what a board shows is stale; `None` while it is not. `trouble` is why the broker cannot be followed just now.
+pub fn stale(board: &Board, pulse: Option<Pulse>, trouble: Option<&str>) -> Option<String> {
+    let age = pulse.zip(board.head()).map(|(pulse, head)| pulse.now().0 - head.committed_at.0);
+    let old = age.is_some_and(|age| u128::try_from(age).is_ok_and(|age| age > STALE_AFTER.as_millis()));
+    match (trouble, age) {
+        (_, Some(_)) if !old => None,
+        (Some(trouble), _) => Some(trouble.to_owned()),
+        (None, Some(_)) => Some("the pipeline has not committed anything since".into()),
+        (None, None) => Some("nothing has been committed yet".into()),
+    }
+}
+
 /// Follows the commits.
 pub struct Feed {
     commits: <JetStream as Log>::Reader,

@@ -38,22 +38,26 @@ pub struct Args {
 }
 
 /// One stage of one partition, or a part that a process has once.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Row {
-    stage: StageName,
-    part: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// The stage.
+    pub stage: StageName,
+    /// The partition, or the part that a process has once.
+    pub part: String,
     /// The processes at work on it: one, but for the moments of a change.
-    owners: Vec<String>,
+    pub owners: Vec<String>,
     /// How many more stand by.
-    standing_by: usize,
+    pub standing_by: usize,
     /// The last frame (or commit) that it has appended.
-    position: u64,
+    pub position: u64,
     /// How many frames of its input are not in its output. For validate: whether ingress waits, as 0 or 1.
-    lag: u64,
-    watermark: Option<Millis>,
+    pub lag: u64,
+    /// The event time that it has come to.
+    pub watermark: Option<Millis>,
     /// `running`, `stopped`, or why not.
-    condition: String,
-    why: Option<String>,
+    pub condition: String,
+    /// In a sentence, where it is not at work.
+    pub why: Option<String>,
 }
 
 /// Prints who does what; fails when a part is stopped, or nobody works on it.
@@ -77,7 +81,11 @@ pub async fn run(args: &Args, log: &JetStream, out: &mut impl Write) -> anyhow::
     }
 }
 
-async fn rows(log: &JetStream) -> anyhow::Result<Vec<Row>> {
+/// Every part of every stage.
+///
+/// # Errors
+/// When the broker does not answer.
+pub async fn rows(log: &JetStream) -> anyhow::Result<Vec<Row>> {
     let partitions = streams::partitions(log).await?;
     let reports = ask(log).await?;
     let mut rows = Vec::new();

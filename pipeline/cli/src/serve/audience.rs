@@ -14,8 +14,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::exit;
 use crate::live::board::Told;
-use crate::live::{Board, Pulse, STALE_AFTER};
+use crate::live::{self, Board, Pulse};
 
 /// How often readers are told what has changed, at most.
 const BEAT: Duration = Duration::from_millis(100);
@@ -110,7 +111,7 @@ impl Audience {
 
     /// The broker cannot be followed just now.
     pub fn trouble(&self, error: &anyhow::Error) {
-        self.stage().trouble = Some(format!("{error:#}"));
+        self.stage().trouble = Some(exit::sentence(error));
     }
 
     /// Why what is shown is stale; `None` while it is not.
@@ -160,14 +161,7 @@ impl Audience {
 
 impl Stage {
     fn stale(&self) -> Option<String> {
-        let age = self.pulse.zip(self.board.head()).map(|(pulse, head)| pulse.now().0 - head.committed_at.0);
-        let old = age.is_some_and(|age| u128::try_from(age).is_ok_and(|age| age > STALE_AFTER.as_millis()));
-        match (&self.trouble, age) {
-            (_, Some(_)) if !old => None,
-            (Some(trouble), _) => Some(trouble.clone()),
-            (None, Some(_)) => Some("the pipeline has not committed anything since".into()),
-            (None, None) => Some("nothing has been committed yet".into()),
-        }
+        live::stale(&self.board, self.pulse, self.trouble.as_deref())
     }
 
     /// How a message is written just now.
@@ -267,6 +261,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::STALE_AFTER;
 
     /// A commit that leaves a level at that amount.
     fn commit(number: u64, current: &str) -> Entry {

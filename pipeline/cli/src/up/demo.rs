@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use jackpot_core::keys::Keys;
-use jackpot_core::log::Log;
+use jackpot_core::log::jetstream::JetStream;
 use jackpot_core::terms::Terms;
 use jackpot_core::time::Millis;
 
@@ -18,8 +18,8 @@ const RATE: u64 = 200;
 const BATCH: usize = 50;
 
 /// Publishes and shows, until something fails.
-pub async fn run<L: Log>(
-    log: &L,
+pub async fn run(
+    log: &JetStream,
     terms: &Terms,
     keys: Option<Keys>,
     out: &mut impl Write,
