@@ -48,14 +48,8 @@ fn nats_kills_stops_and_restarts_change_nothing() {
 
     let pipeline = Pipeline::start(directory.path(), &[], &[]);
     let record = Record::open(&pipeline.url);
-    let totals = pipeline.json(&["totals"]);
     let outcome = record.model(&input::example_terms());
-    let mut hits = pipeline.json(&["hits"]);
-    hits.sort_by_key(|hit| (hit["commit"].as_u64(), hit["order"].as_u64()));
-    record::assert_modelled(&outcome, &totals, &pipeline.json(&["refusals"]));
-    record::assert_hits_modelled(&outcome, &hits);
-    record::assert_balanced(&totals);
-    record::assert_chained(&record);
+    record::assert_exact(&record, &outcome, |args| pipeline.json(args));
     let refused = |whole: bool| {
         let of = outcome.refusals.iter().filter(|(_, reason)| *reason != "hit_refused");
         of.filter(|(_, reason)| (reason == "duplicate_batch") == whole).count() as u64

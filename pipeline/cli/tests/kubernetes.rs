@@ -476,14 +476,7 @@ impl Deployment {
         let record = Record::open(&self.nats.url());
         let outcome = record.model(&input::example_terms());
         assert!(outcome.allocated > 5_000, "there was load: {}", outcome.allocated);
-        let totals = self.json(&["totals"]);
-        record::assert_modelled(&outcome, &totals, &self.json(&["refusals"]));
-        let mut hits = self.json(&["hits"]);
-        hits.sort_by_key(|hit| (hit["commit"].as_u64(), hit["order"].as_u64()));
-        record::assert_hits_modelled(&outcome, &hits);
-        record::assert_balanced(&totals);
-        record::assert_chained(&record);
-        record::assert_views(&record, &totals);
+        record::assert_exact(&record, &outcome, |args| self.json(args));
         self.ok(&["verify"]);
         self.cluster.say(format_args!(
             "{} wagers allocated, {} refused: totals, hits and refusals are the model's to the last digit, and verify \

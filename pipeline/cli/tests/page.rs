@@ -13,6 +13,8 @@ use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -63,12 +65,15 @@ fn nats_all_that_the_stream_gives_was_committed() {
     let readers: Vec<_> = (0..3).map(|_| ask(&address, "GET /events")).collect();
     // A reader that takes nothing for as long as the pipeline works holds nobody up.
     let idle = ask(&address, "GET /events");
+    let heard: [_; 3] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
     let reading: Vec<_> = readers
         .into_iter()
-        .map(|stream| {
+        .zip(heard.clone())
+        .map(|(stream, heard)| {
             std::thread::spawn(move || {
                 let mut messages = Vec::new();
                 for message in events(stream) {
+                    heard.fetch_add(1, Ordering::Relaxed);
                     messages.push(message);
                     let last: Value = serde_json::from_str(messages.last().unwrap()).unwrap();
                     if last["terms"] == 2 {
@@ -79,8 +84,14 @@ fn nats_all_that_the_stream_gives_was_committed() {
             })
         })
         .collect();
-    pipeline.publish(&lines(&batches));
-    pipeline.wait();
+    for batches in batches.chunks(batches.len().div_ceil(8)) {
+        let before = heard.each_ref().map(|heard| heard.load(Ordering::Relaxed));
+        pipeline.publish(&lines(batches));
+        pipeline.wait();
+        until("every reader is told of it", || {
+            heard.iter().zip(before).all(|(heard, before)| heard.load(Ordering::Relaxed) > before)
+        });
+    }
     let totals = pipeline.json(&["totals"]);
     let hits = pipeline.json(&["hits"]);
     assert!(!hits.is_empty(), "there is something to see");
@@ -101,7 +112,7 @@ fn nats_all_that_the_stream_gives_was_committed() {
     }
     for messages in reading {
         let messages = messages.join().unwrap();
-        assert!(messages.len() > 2, "it ticks: {}", messages.len());
+        assert!(messages.len() > 5, "it ticks: {}", messages.len());
         let (mut shown, mut paid) = (BTreeMap::new(), Vec::new());
         let mut commit = 0;
         for message in &messages {

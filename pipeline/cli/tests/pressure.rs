@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::process::Child;
 use tokio::time::Instant;
 
-use crate::stages::{Process, World, end, until};
+use crate::stages::{Process, World, end, one_level, until};
 
 #[path = "support/stages.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
@@ -34,19 +34,6 @@ const WAGERS: u64 = 500;
 /// Lanes that a few frames fill: the ledger's frames are sums, and smaller.
 const LANES: [(&str, u64); 3] =
     [("validated", 256 << 10), ("geofenced", 128 << 10), ("contributions", 48 << 10)];
-
-fn terms() -> Value {
-    json!({
-        "schema": "terms/1", "revision": 1,
-        "jurisdictions": [{"code": "MT", "status": "permitted"}],
-        "operators": [{"operator": "acme", "jurisdictions": ["MT"]}],
-        "sources": [{"source": "eu1", "operator": "acme"}],
-        "games": [{"game": "spin", "supplier": "x"}],
-        "pools": [{"pool": "mega", "currency": "EUR", "jurisdictions": ["MT"], "levels": [
-            {"level": "grand", "base": "1000", "increment_ppm": 3000, "reserve_ppm": 1000},
-        ]}],
-    })
-}
 
 /// Batches of one source, and how many were made.
 #[derive(Default)]
@@ -129,7 +116,7 @@ fn find<'a>(processes: &'a [Process], stage: &str) -> &'a Process {
 /// as by default, which these lanes are too small for.
 #[tokio::test]
 async fn nats_a_stage_that_is_held_slows_those_before_it_and_then_all_drains() {
-    let world = World::sized(1, &terms(), &LANES).await;
+    let world = World::sized(1, &one_level("eu1"), &LANES).await;
     let processes = world.stages(&[]).await;
     let mut source = Source::default();
     for (held, lane, batches) in [
@@ -167,7 +154,7 @@ async fn nats_a_stage_that_is_held_slows_those_before_it_and_then_all_drains() {
 /// long.
 #[tokio::test]
 async fn nats_a_slow_disk_slows_everybody_down_and_no_more() {
-    let world = World::sized(1, &terms(), &LANES).await;
+    let world = World::sized(1, &one_level("eu1"), &LANES).await;
     let processes = world.stages(&[]).await;
     let mut source = Source::default();
     let begun = Instant::now();
@@ -205,7 +192,7 @@ async fn nats_a_slow_disk_slows_everybody_down_and_no_more() {
 /// The wagers themselves come to their limit: publishers are refused and wait, until there is room.
 #[tokio::test]
 async fn nats_a_full_ingress_refuses_until_it_may_hold_more() {
-    let world = World::sized(1, &terms(), &[("wagers", 1 << 20)]).await;
+    let world = World::sized(1, &one_level("eu1"), &[("wagers", 1 << 20)]).await;
     let processes = world.stages(&[]).await;
     let validate = find(&processes, "validate");
     validate.hold();
@@ -235,7 +222,7 @@ async fn nats_a_full_record_stops_the_deployment_until_it_may_hold_more() {
     for (stream, stage, part) in
         [("allocations-0", "allocate", "partition 0"), ("commits", "aggregate", "ledger commits")]
     {
-        let world = World::sized(1, &terms(), &[(stream, 64 << 10)]).await;
+        let world = World::sized(1, &one_level("eu1"), &[(stream, 64 << 10)]).await;
         let processes = world.stages(&[]).await;
         let writer = find(&processes, stage);
         let mut source = Source::default();
@@ -289,7 +276,7 @@ async fn snapshot(world: &World, key: &Key) -> u64 {
 /// While a stage is down, the others write snapshots and trim; what it has not read stays, and it goes on from there.
 #[tokio::test]
 async fn nats_what_a_stage_that_is_down_needs_is_not_trimmed() {
-    let world = World::start(1, &terms()).await;
+    let world = World::start(1, &one_level("eu1")).await;
     let often = ["--snapshot-bytes", "16384"];
     let mut processes = world.stages(&often).await;
     let mut source = Source::default();

@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use jackpot_core::log::Log;
 use jackpot_core::record::LevelTotals;
-use jackpot_core::time::Millis;
 use jackpot_core::topology;
-use serde_json::{Value, json};
 use tokio::time::{Instant, interval, sleep};
 
 use crate::proxy::{Proxy, Way};
-use crate::stages::{Process, World, end, until};
+use crate::stages::{Process, World, end, one_level, one_wager, until};
 
 #[path = "support/proxy.rs"]
 mod proxy;
@@ -28,28 +26,6 @@ const MENDED_WITHIN: Duration = Duration::from_secs(25);
 /// Who hears nothing says so himself, unless the connection's pings have ended it before.
 const LOST: [&str; 2] = ["stalled", "transient"];
 const STAGES: [&str; 5] = ["validate", "geofence", "allocate", "aggregate", "audit"];
-
-fn terms() -> Value {
-    json!({
-        "schema": "terms/1", "revision": 1,
-        "jurisdictions": [{"code": "MT", "status": "permitted"}],
-        "operators": [{"operator": "acme", "jurisdictions": ["MT"]}],
-        "sources": [{"source": "eu1", "operator": "acme"}],
-        "games": [{"game": "spin", "supplier": "x"}],
-        "pools": [{"pool": "mega", "currency": "EUR", "jurisdictions": ["MT"], "levels": [
-            {"level": "grand", "base": "1000", "increment_ppm": 3000, "reserve_ppm": 1000},
-        ]}],
-    })
-}
-
-/// A batch of one wager.
-fn batch(sequence: u64) -> Value {
-    let now = Millis::now().to_string();
-    json!({"schema": "wager-batch/1", "operator": "acme", "source": "eu1", "sequence": sequence, "wagers": [{
-        "session": "s", "interaction": sequence, "player": "p", "game": "spin", "round": "r", "amount": "2",
-        "currency": "EUR", "funds": "cash", "occurred_at": now, "location": {"jurisdiction": "MT", "checked_at": now},
-    }]})
-}
 
 /// How often the parts of a process started over for these causes.
 async fn recoveries(process: &Process, causes: &[&str]) -> u64 {
@@ -70,7 +46,7 @@ async fn wagers(world: &World) -> u64 {
 /// Each direction of each stage's connection dies in turn under a steady flow.
 #[tokio::test]
 async fn nats_a_connection_that_is_half_dead_is_made_anew() {
-    let world = World::start(1, &terms()).await;
+    let world = World::start(1, &one_level("eu1")).await;
     let mut proxies = Vec::new();
     let mut processes = Vec::new();
     for stage in STAGES {
@@ -82,7 +58,7 @@ async fn nats_a_connection_that_is_half_dead_is_made_anew() {
     let mut publish = async |count: u64| {
         for _ in 0..count {
             sequence += 1;
-            world.publish(&[batch(sequence)]).await;
+            world.publish(&[one_wager("eu1", sequence)]).await;
             sleep(Duration::from_millis(20)).await;
         }
         world.settled(0).await;
@@ -114,12 +90,12 @@ async fn nats_a_connection_that_is_half_dead_is_made_anew() {
 /// A wager every two seconds, just as often as the readers are looked at: nobody starts over.
 #[tokio::test]
 async fn nats_a_quiet_flow_is_no_stall() {
-    let world = World::start(1, &terms()).await;
+    let world = World::start(1, &one_level("eu1")).await;
     let processes = world.stages(&[]).await;
     let mut rounds = interval(Duration::from_secs(2));
     for sequence in 1..=6 {
         rounds.tick().await;
-        world.publish(&[batch(sequence)]).await;
+        world.publish(&[one_wager("eu1", sequence)]).await;
     }
     world.settled(0).await;
     assert_eq!(wagers(&world).await, 6);

@@ -7,11 +7,10 @@ use std::process::Command;
 
 use jackpot_core::frame::Frame;
 use jackpot_core::frame::contributions::{Contributions, Posting};
-use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::stages::{Process, World, end, until};
+use crate::stages::{Process, World, end, one_level, one_wager, until};
 
 #[path = "support/stages.rs"]
 #[allow(dead_code, reason = "each test uses its part")]
@@ -22,30 +21,6 @@ const PARTITIONS: u16 = 2;
 /// A source whose batches go to partition 0.
 fn source() -> String {
     (0..).map(|n| format!("s{n}")).find(|name| topology::partition(name, PARTITIONS) == 0).unwrap()
-}
-
-fn terms() -> Value {
-    json!({
-        "schema": "terms/1", "revision": 1,
-        "jurisdictions": [{"code": "MT", "status": "permitted"}],
-        "operators": [{"operator": "acme", "jurisdictions": ["MT"]}],
-        "sources": [{"source": source(), "operator": "acme"}],
-        "games": [{"game": "spin", "supplier": "x"}],
-        "pools": [{"pool": "mega", "currency": "EUR", "jurisdictions": ["MT"], "levels": [
-            {"level": "grand", "base": "1000", "increment_ppm": 3000, "reserve_ppm": 1000},
-        ]}],
-    })
-}
-
-fn batch(sequence: u64) -> Value {
-    let now = Millis::now().to_string();
-    json!({
-        "schema": "wager-batch/1", "operator": "acme", "source": source(), "sequence": sequence, "wagers": [{
-            "session": "s", "interaction": sequence, "player": "p", "game": "spin", "round": "r", "amount": "2",
-            "currency": "EUR", "funds": "cash", "occurred_at": now,
-            "location": {"jurisdiction": "MT", "checked_at": now},
-        }],
-    })
 }
 
 /// A part, its condition, and why it is not at work.
@@ -85,12 +60,12 @@ fn place(running: &[Process], stage: &str) -> usize {
 
 #[tokio::test]
 async fn nats_a_partition_that_stopped_in_the_ledger_is_told_until_it_goes_on() {
-    let world = World::start(PARTITIONS, &terms()).await;
+    let world = World::start(PARTITIONS, &one_level(&source())).await;
     let mut running = world.stages(&[]).await;
     for process in &running {
         process.ready().await;
     }
-    world.publish(&[batch(1), batch(2)]).await;
+    world.publish(&[one_wager(&source(), 1), one_wager(&source(), 2)]).await;
     world.settled(0).await;
     all_is_well(&world).await;
 
@@ -124,7 +99,7 @@ async fn nats_a_partition_that_stopped_in_the_ledger_is_told_until_it_goes_on() 
     ledger.hold();
     let other = world.stage("aggregate", &[]).await;
     other.ready().await;
-    world.publish(&[batch(3)]).await;
+    world.publish(&[one_wager(&source(), 3)]).await;
     world.settled(0).await;
     all_is_well(&world).await;
 
@@ -132,7 +107,7 @@ async fn nats_a_partition_that_stopped_in_the_ledger_is_told_until_it_goes_on() 
     ledger.go_on();
     other.end().await;
     ledger.ready().await;
-    world.publish(&[batch(4)]).await;
+    world.publish(&[one_wager(&source(), 4)]).await;
     world.settled(0).await;
     assert_eq!(ledger.metric("jackpot_partition_stopped", "0").await, 0);
     all_is_well(&world).await;

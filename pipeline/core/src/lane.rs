@@ -19,6 +19,7 @@ use crate::log::{Append, Entry, Expect};
 use crate::snapshot::{self, Frozen, Kept, Saved, Unreadable};
 use crate::stage::{Contradiction, Outcome, Publication, Stage, Tally};
 use crate::terms::Terms;
+use crate::time::Millis;
 
 /// One stage of one partition.
 pub struct Lane<S: Stage> {
@@ -106,6 +107,8 @@ pub struct Step {
     pub publications: Vec<Publication>,
     /// To be appended, each with the index of its output.
     pub appends: Vec<(usize, Append)>,
+    /// When the broker received the newest wagers of the frame.
+    pub recorded_at: Millis,
 }
 
 impl<S: Stage> Lane<S> {
@@ -324,7 +327,7 @@ impl<S: Stage> Lane<S> {
         self.folded += snapshot::weight(&entry.payload);
         self.input = Input::Read(digest);
         self.revision = header.terms;
-        self.emit(&outcome, messages)
+        self.emit(&outcome, messages, header.recorded_at)
     }
 
     /// Whether another message of the input can be accepted within the bound on appends in flight.
@@ -367,7 +370,12 @@ impl<S: Stage> Lane<S> {
     }
 
     /// Turns a computed frame into appends, or compares it where the output holds it already.
-    fn emit(&mut self, outcome: &S::Output, messages: Vec<Bytes>) -> Result<Step, Contradiction> {
+    fn emit(
+        &mut self,
+        outcome: &S::Output,
+        messages: Vec<Bytes>,
+        recorded_at: Millis,
+    ) -> Result<Step, Contradiction> {
         let (mut appends, mut bytes, mut digest) = (Vec::new(), 0, Digest::ZERO);
         for (index, payload) in messages.into_iter().enumerate() {
             assert!(
@@ -406,7 +414,7 @@ impl<S: Stage> Lane<S> {
                 tally: outcome.tally(),
             });
         }
-        Ok(Step { publications, appends })
+        Ok(Step { publications, appends, recorded_at })
     }
 
     /// An output holds another frame than computing it again gives.

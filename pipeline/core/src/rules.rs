@@ -11,6 +11,11 @@ pub const KNOWN: u16 = if cfg!(feature = "next-rules") { CONTENTS_BEFORE_BATCHES
 /// From this version on, which no release knows yet, a validated frame's contents stand before its batches.
 pub(crate) const CONTENTS_BEFORE_BATCHES: u16 = 2;
 
+/// [`FIRST`], where something does not say its version: it is from before there were others.
+pub fn first() -> u16 {
+    FIRST
+}
+
 /// Something is of a version that this build does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("under rules {0}, and this build knows them up to {KNOWN}")]

@@ -333,6 +333,11 @@ impl Desk {
     }
 }
 
+/// The desk, while it must be waited for before the log grows further than by so many bytes since the last snapshot.
+pub fn held_up(desk: Option<&Desk>, bytes: u64) -> Option<Desk> {
+    desk.filter(|desk| desk.holds_up(bytes)).cloned()
+}
+
 /// Waits until this desk takes another snapshot; for ever where there is none.
 pub async fn free(desk: Option<&Desk>) {
     match desk {

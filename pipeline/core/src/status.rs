@@ -23,7 +23,7 @@ pub struct Report {
     /// Its version.
     pub version: String,
     /// The highest version of the [rules] that it knows.
-    #[serde(default = "first")]
+    #[serde(default = "rules::first")]
     pub rules: u16,
     /// Its parts: partitions, the ledger, views.
     pub parts: Vec<PartReport>,
@@ -62,11 +62,6 @@ impl Report {
             parts: parts.collect(),
         }
     }
-}
-
-/// What a process knows that does not say it: it is of a build that knew no others.
-fn first() -> u16 {
-    rules::FIRST
 }
 
 /// What this machine is called.

@@ -31,7 +31,7 @@ pub struct Terms {
     pub revision: u64,
     /// The version of the [rules] that frames are made by from this revision on.
     #[serde(
-        default = "first_rules",
+        default = "rules::first",
         deserialize_with = "null_is_first_rules",
         skip_serializing_if = "is_first_rules"
     )]
@@ -263,10 +263,6 @@ impl Terms {
     pub fn digest(&self) -> Digest {
         Digest::of(&self.document())
     }
-}
-
-fn first_rules() -> u16 {
-    rules::FIRST
 }
 
 fn null_is_first_rules<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {

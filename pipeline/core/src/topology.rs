@@ -3,6 +3,7 @@
 
 use crate::digest::Digest;
 use crate::limits;
+use crate::log::Entry;
 use crate::refusal::StageName;
 
 /// The shared ingress stream.
@@ -189,18 +190,20 @@ pub fn sources(operator: &str, source: &str) -> String {
 pub const SETTLED: &str = "Jackpot-Settled";
 
 /// What a message's [`SETTLED`] says; 0 where it says nothing.
-pub fn settled(entry: &crate::log::Entry) -> u64 {
-    let header = entry.headers.iter().find(|(name, _)| name == SETTLED);
-    header.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+pub fn settled(entry: &Entry) -> u64 {
+    header(entry, SETTLED).and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 /// A header of `sources`: the SHA-256 of the message of allocations that a state was counted up to.
 pub const COUNTED: &str = "Jackpot-Counted";
 
 /// What a message's [`COUNTED`] says, where it says anything.
-pub fn counted(entry: &crate::log::Entry) -> Option<Digest> {
-    let header = entry.headers.iter().find(|(name, _)| name == COUNTED);
-    header.and_then(|(_, value)| Digest::parse(value))
+pub fn counted(entry: &Entry) -> Option<Digest> {
+    header(entry, COUNTED).and_then(Digest::parse)
+}
+
+fn header<'a>(entry: &'a Entry, name: &str) -> Option<&'a str> {
+    entry.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
 /// `terms.revision.<n>`: the claim of a revision's number.

@@ -22,7 +22,7 @@ pub fn parts<L: Log>(
     vec![
         Box::pin(drive_archived(context.clone(), Key::ledger(), (0..total).collect(), committer)),
         driven(context, TotalsView::new(context.clone()).with_business(business.clone())),
-        driven(context, ExactView::new(context.clone(), Kind::Hits).with_business(business.clone())),
+        driven(context, ExactView::new(context.clone(), Kind::Hits)),
         driven(context, ExactView::new(context.clone(), Kind::Windows).with_business(business)),
     ]
 }

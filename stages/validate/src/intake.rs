@@ -22,7 +22,7 @@ use jackpot_core::record::IdleNotice;
 use jackpot_core::recovery::Trouble;
 use jackpot_core::refusal::StageName;
 use jackpot_core::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch, tail};
-use jackpot_core::snapshot::{self, Desk, Frozen, Key, Saved, Unreadable, free};
+use jackpot_core::snapshot::{self, Desk, Frozen, Key, Saved, Unreadable, free, held_up};
 use jackpot_core::stage::Contradiction;
 use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
@@ -233,11 +233,6 @@ impl<L: Log> Intake<L> {
             pieces: Box::new(std::iter::once(before).chain(self.state.freeze())),
         });
         self.folded = 0;
-    }
-
-    /// The desk, while it must be waited for before another frame is made.
-    fn held_up(&self) -> Option<Desk> {
-        self.desk.as_ref().filter(|desk| desk.holds_up(self.folded)).cloned()
     }
 
     /// Folds the frames up to `until` that this process has not made.
@@ -550,7 +545,7 @@ impl<L: Log> Part for Intake<L> {
         let mut idle_from = heard + self.settings.idle_after;
         let mut due = idle_from.min(heard + NOTICE_INTERVAL);
         loop {
-            let held_up = self.held_up();
+            let held_up = held_up(self.desk.as_ref(), self.folded);
             if flight.is_none()
                 && held_up.is_none()
                 && self.queue.waiting()

@@ -290,6 +290,24 @@ fn assert_shares(window: &Value, seconds: u64) {
     }
 }
 
+/// The record, and what the command shows of it with `--json`, are what the model says, to the last digit; gives the
+/// totals.
+pub fn assert_exact(
+    record: &Record,
+    outcome: &model::Outcome,
+    json: impl Fn(&[&str]) -> Vec<Value>,
+) -> Vec<Value> {
+    let totals = json(&["totals"]);
+    assert_modelled(outcome, &totals, &json(&["refusals"]));
+    let mut hits = json(&["hits"]);
+    hits.sort_by_key(|hit| (hit["commit"].as_u64(), hit["order"].as_u64()));
+    assert_hits_modelled(outcome, &hits);
+    assert_balanced(&totals);
+    assert_chained(record);
+    assert_views(record, &totals);
+    totals
+}
+
 /// Totals and refusals are those of the model, to the last digit.
 pub fn assert_modelled(outcome: &model::Outcome, totals: &[Value], refusals: &[Value]) {
     let expect: Vec<_> = outcome.levels.iter().map(|(name, level)| (name.clone(), amounts(level))).collect();

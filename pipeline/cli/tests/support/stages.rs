@@ -15,9 +15,10 @@ use jackpot_core::log::jetstream::{ConnectSettings, JetStream};
 use jackpot_core::log::{Append, Appender, Entry, Expect, Log, Reader};
 use jackpot_core::record::Commit;
 use jackpot_core::terms::{Terms, store};
+use jackpot_core::time::Millis;
 use jackpot_core::topology::{self, Lane};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -358,6 +359,29 @@ pub async fn end(processes: Vec<Process>) {
     for process in processes {
         process.end().await;
     }
+}
+
+/// Terms with one source, of operator `acme`, one game and one level.
+pub fn one_level(source: &str) -> Value {
+    json!({
+        "schema": "terms/1", "revision": 1,
+        "jurisdictions": [{"code": "MT", "status": "permitted"}],
+        "operators": [{"operator": "acme", "jurisdictions": ["MT"]}],
+        "sources": [{"source": source, "operator": "acme"}],
+        "games": [{"game": "spin", "supplier": "x"}],
+        "pools": [{"pool": "mega", "currency": "EUR", "jurisdictions": ["MT"], "levels": [
+            {"level": "grand", "base": "1000", "increment_ppm": 3000, "reserve_ppm": 1000},
+        ]}],
+    })
+}
+
+/// A batch of that source with one wager, which takes part in that level.
+pub fn one_wager(source: &str, sequence: u64) -> Value {
+    let now = Millis::now().to_string();
+    json!({"schema": "wager-batch/1", "operator": "acme", "source": source, "sequence": sequence, "wagers": [{
+        "session": "s", "interaction": sequence, "player": "p", "game": "spin", "round": "r", "amount": "2",
+        "currency": "EUR", "funds": "cash", "occurred_at": now, "location": {"jurisdiction": "MT", "checked_at": now},
+    }]})
 }
 
 /// Waits for a condition.

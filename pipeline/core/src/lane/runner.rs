@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::frame::Header;
 use crate::lane::Lane;
 use crate::log::{Append, AppendError, Appender, Entry, Log, Reader};
 use crate::publication::Publisher;
 use crate::recovery::Trouble;
 use crate::runner::{Context, GRACE, Name, Part, Standing, WATCHDOG, Watch, first, stored, tail};
-use crate::snapshot::{self, Desk, Key, free};
+use crate::snapshot::{self, Desk, Key, free, held_up};
 use crate::stage::Stage;
 use crate::time::Millis;
 use crate::topology;
@@ -93,11 +92,6 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         }
     }
 
-    /// The desk, while it must be waited for before another frame is folded.
-    fn held_up(&self) -> Option<Desk> {
-        self.desk.as_ref().filter(|desk| desk.holds_up(self.lane.unfrozen())).cloned()
-    }
-
     /// Computes one frame and hands its appends to the connection.
     async fn forward(
         &mut self,
@@ -114,8 +108,7 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         if !step.publications.is_empty() {
             self.publisher.publish(step.publications).await?;
         }
-        let recorded_at = Header::peek::<S::Input>(&entry.payload).ok().map(|header| header.recorded_at);
-        send(step.appends, recorded_at, appenders, sent).await?;
+        send(step.appends, Some(step.recorded_at), appenders, sent).await?;
         self.archive();
         Ok(())
     }
@@ -166,7 +159,7 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
         let mut watch = Watch::default();
         loop {
             let watchdog = sleep_until(Instant::now() + WATCHDOG);
-            let held_up = self.held_up();
+            let held_up = held_up(self.desk.as_ref(), self.lane.unfrozen());
             let open = gate.open(self.lane.wants_input() && held_up.is_none());
             tokio::select! {
                 biased;

@@ -85,9 +85,9 @@ impl<L: Log> ExactView<L> {
         Self { context, kind, name, sent: 0, read: 0, business: None, uncounted: VecDeque::new() }
     }
 
-    /// The same, counting the windows there that it publishes.
+    /// The view of windows, which counts there what it publishes.
     pub fn with_business(self, business: Option<Business>) -> Self {
-        Self { business: business.filter(|_| self.kind == Kind::Windows), ..self }
+        Self { business, ..self }
     }
 
     /// Notes a window that is about to be published, if its like is counted.
