@@ -309,12 +309,11 @@ impl Desk {
         bytes > 0 && bytes + owed.load(Ordering::Relaxed) >= due && !*busy.borrow()
     }
 
-    /// Whether the part must wait for a snapshot that is being written, when the log has grown by so many bytes since the
-    /// one before: were it to run on, the lanes would be full before they can be trimmed.
-    pub fn holds_up(&self, bytes: u64) -> bool {
-        let State { busy, due_max, owed, .. } = &*self.state;
-        let most = due_max.load(Ordering::Relaxed).saturating_mul(2);
-        bytes + owed.load(Ordering::Relaxed) >= most && *busy.borrow()
+    /// Whether the part is too far ahead, when the log has grown by so many bytes since the last snapshot, to go on before
+    /// that is written: were it to, the lanes would be full before they can be trimmed.
+    pub fn is_ahead(&self, bytes: u64) -> bool {
+        let State { due_max, owed, .. } = &*self.state;
+        bytes + owed.load(Ordering::Relaxed) >= due_max.load(Ordering::Relaxed).saturating_mul(2)
     }
 
     /// Waits until no snapshot is being written.
@@ -333,9 +332,9 @@ impl Desk {
     }
 }
 
-/// The desk, while it must be waited for before the log grows further than by so many bytes since the last snapshot.
+/// The desk, while a snapshot is being written there that must be waited for: the log has grown by so many bytes behind it.
 pub fn held_up(desk: Option<&Desk>, bytes: u64) -> Option<Desk> {
-    desk.filter(|desk| desk.holds_up(bytes)).cloned()
+    desk.filter(|desk| desk.is_ahead(bytes) && *desk.state.busy.borrow()).cloned()
 }
 
 /// Waits until this desk takes another snapshot; for ever where there is none.

@@ -92,6 +92,11 @@ impl<S: Stage, L: Log> LaneRunner<S, L> {
         }
     }
 
+    /// Whether it has come too far while a snapshot waits for its frame to be stored.
+    fn outruns(&self) -> bool {
+        self.lane.is_frozen() && self.desk.as_ref().is_some_and(|desk| desk.is_ahead(self.lane.unfrozen()))
+    }
+
     /// Computes one frame and hands its appends to the connection.
     async fn forward(
         &mut self,
@@ -160,7 +165,7 @@ impl<S: Stage, L: Log> Part for LaneRunner<S, L> {
         loop {
             let watchdog = sleep_until(Instant::now() + WATCHDOG);
             let held_up = held_up(self.desk.as_ref(), self.lane.unfrozen());
-            let open = gate.open(self.lane.wants_input() && held_up.is_none());
+            let open = gate.open(self.lane.wants_input() && held_up.is_none() && !self.outruns());
             tokio::select! {
                 biased;
                 () = self.context.stopped() => break,
